@@ -1,0 +1,11 @@
+//! Larder: a pull-through caching mirror for container images, and the registry of a small team.
+//!
+//! The modules stand in floor order, the ground first; imports go down only (ARCHITECTURE.md has the picture, and
+//! `tests/it/architecture.rs` holds it).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
+// Ground.
+pub mod clock;
+pub mod oci;
+pub mod task;

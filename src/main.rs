@@ -1,0 +1,2 @@
+//! The `larder` program.
+fn main() {}

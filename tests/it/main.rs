@@ -1,0 +1,5 @@
+//! The integration tests: the real server against a fake Docker Hub with scripted faults, and against real programs.
+//!
+//! One binary, so that it links once. Every test uses port 0 and a temporary directory of its own, and runs in parallel.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
