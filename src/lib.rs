@@ -7,5 +7,9 @@
 
 // Ground.
 pub mod clock;
+pub mod metric;
 pub mod oci;
 pub mod task;
+
+// Tools.
+pub mod routing;
