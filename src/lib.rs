@@ -8,4 +8,10 @@
 // Ground.
 pub mod clock;
 pub mod oci;
+pub mod secret;
 pub mod task;
+
+// Roof.
+pub mod app;
+pub mod cli;
+pub mod config;
