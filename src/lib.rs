@@ -9,7 +9,12 @@
 pub mod clock;
 pub mod metric;
 pub mod oci;
+pub mod secret;
 pub mod task;
 
 // Tools.
 pub mod routing;
+// Roof.
+pub mod app;
+pub mod cli;
+pub mod config;
