@@ -3,3 +3,6 @@
 //! One binary, so that it links once. Every test uses port 0 and a temporary directory of its own, and runs in parallel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod hub_itself;
+mod support;
