@@ -267,7 +267,14 @@ impl Hub {
 
     /// How many connections to a host are open now.
     pub fn open_connections(&self, role: Role) -> usize {
-        self.port(role).open()
+        *self.port(role).open().borrow()
+    }
+
+    /// Waits until exactly so many connections to a host are open.
+    pub async fn until_open(&self, role: Role, n: usize) {
+        let mut open = self.port(role).open();
+        let waited = tokio::time::timeout(PATIENCE, open.wait_for(|open| *open == n)).await;
+        assert!(waited.is_ok(), "{} connections to {role:?} are open, not {n}", self.open_connections(role));
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {

@@ -2,14 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
@@ -47,7 +46,7 @@ pub struct Port {
     _reserved: TcpSocket,
     certificates: Option<Certificates>,
     running: tokio::sync::Mutex<Option<Running>>,
-    open: Arc<AtomicUsize>,
+    open: watch::Sender<usize>,
 }
 
 struct Running {
@@ -74,9 +73,9 @@ impl Port {
         self.addr
     }
 
-    /// How many connections are open now.
-    pub fn open(&self) -> usize {
-        self.open.load(Ordering::SeqCst)
+    /// How many connections are open, now and later.
+    pub fn open(&self) -> watch::Receiver<usize> {
+        self.open.subscribe()
     }
 
     /// Changes the state; everything that was connected has been cut off when this returns.
@@ -133,7 +132,7 @@ struct Guest {
     state: PortState,
     tls: Option<TlsAcceptor>,
     shared: Arc<Shared>,
-    open: Arc<AtomicUsize>,
+    open: watch::Sender<usize>,
 }
 
 impl Guest {
@@ -164,17 +163,17 @@ impl Guest {
     }
 }
 
-struct Counted(Arc<AtomicUsize>);
+struct Counted(watch::Sender<usize>);
 
 impl Counted {
-    fn new(open: Arc<AtomicUsize>) -> Counted {
-        open.fetch_add(1, Ordering::SeqCst);
+    fn new(open: watch::Sender<usize>) -> Counted {
+        open.send_modify(|open| *open += 1);
         Counted(open)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.send_modify(|open| *open -= 1);
     }
 }
