@@ -60,7 +60,9 @@ impl Client for Containerd {
     }
 
     fn run(&self, reference: &str) -> Option<String> {
-        let id = format!("run-{}", self.containers.replace(self.containers.get() + 1));
+        // runc keeps every containerd's containers in one place, so the name must be unique on the machine.
+        let home = self.home.path().file_name().unwrap().to_str().unwrap();
+        let id = format!("{home}-{}", self.containers.replace(self.containers.get() + 1));
         Some(self.ctr(&["run", "--rm", reference, &id]))
     }
 

@@ -18,9 +18,10 @@ pub(super) struct Scratch(TempDir);
 
 impl Scratch {
     pub(super) fn new(name: &str) -> Self {
-        // Short on purpose: a Unix socket's path has at most 107 bytes, and containerd nests several below its state.
+        // Short on purpose: a Unix socket's path has at most 107 bytes, and dockerd nests several of containerd's.
         let prefix = format!("lrdr-{name}-");
-        Self(tempfile::Builder::new().prefix(&prefix).tempdir_in("/tmp").unwrap())
+        // Follows TMPDIR, because overlay mounts cannot lie on an overlay: in a container it must name a volume.
+        Self(tempfile::Builder::new().prefix(&prefix).tempdir().unwrap())
     }
 
     pub(super) fn path(&self) -> &Path {
