@@ -31,12 +31,12 @@ pub(super) fn send(
     let mut stream = TcpStream::connect_timeout(&server, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     stream.set_write_timeout(Some(Duration::from_secs(60)))?;
-    write!(
-        stream,
+    let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: larder-rig\r\nAccept: {media_type}\r\n\
          Content-Type: {media_type}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
-    )?;
+    );
+    stream.write_all(head.as_bytes())?;
     stream.write_all(body)?;
     read_response(&mut BufReader::new(stream))
 }
