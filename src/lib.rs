@@ -13,3 +13,4 @@ pub mod task;
 
 // Tools.
 pub mod routing;
+pub mod server;
