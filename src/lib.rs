@@ -14,6 +14,8 @@ pub mod task;
 
 // Tools.
 pub mod routing;
+pub mod server;
+
 // Roof.
 pub mod app;
 pub mod cli;
