@@ -9,6 +9,7 @@
 pub mod clock;
 pub mod metric;
 pub mod oci;
+pub mod secret;
 pub mod task;
 
 // Tools.
