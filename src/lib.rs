@@ -14,3 +14,6 @@ pub mod task;
 
 // Tools.
 pub mod routing;
+
+// Walls.
+pub mod upstream;

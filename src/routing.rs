@@ -65,7 +65,8 @@ impl Routes {
         let (home, name, namespace) = match (self.by_prefix(name), ns) {
             (Some((home, rest)), _) => (home, rest, None),
             (None, Some(ns)) => {
-                let home = self.by_name(ns).ok_or_else(|| RouteError::UnknownNamespace(ns.chars().take(80).collect()))?;
+                let home =
+                    self.by_name(ns).ok_or_else(|| RouteError::UnknownNamespace(ns.chars().take(80).collect()))?;
                 (home, name.clone(), Some(ns.to_owned()))
             }
             (None, None) => (&self.mirrored[self.default], name.clone(), None),
