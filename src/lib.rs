@@ -16,6 +16,9 @@ pub mod task;
 pub mod routing;
 pub mod server;
 
+// Walls.
+pub mod upstream;
+
 // Roof.
 pub mod app;
 pub mod cli;
