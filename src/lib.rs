@@ -9,3 +9,6 @@
 pub mod clock;
 pub mod oci;
 pub mod task;
+
+// Walls.
+pub mod storage;
