@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod architecture;
+mod clients;
 mod config;
 mod hub_itself;
+mod lying_upstream;
+mod outage;
+mod pull;
 mod support;

@@ -7,3 +7,4 @@
 pub mod client;
 pub mod hub;
 pub mod image;
+pub mod larder;
