@@ -7,9 +7,17 @@
 
 // Ground.
 pub mod clock;
+pub mod metric;
 pub mod oci;
 pub mod secret;
 pub mod task;
+
+// Tools.
+pub mod routing;
+pub mod server;
+
+// Walls.
+pub mod upstream;
 
 // Roof.
 pub mod app;

@@ -1,0 +1,54 @@
+//! A blob on its way from an upstream. Never hashes: what arrives is as trustworthy as who sent it.
+
+use bytes::Bytes;
+use hyper::StatusCode;
+
+use super::error::UpstreamError;
+use super::headers;
+use super::line::Answer;
+
+/// The bytes of a blob, or of its end.
+pub struct BlobBody {
+    /// Where in the blob the first byte belongs. An upstream that does not do ranges starts at 0 although asked for
+    /// the end.
+    pub start: u64,
+    /// Length of the whole blob, if the upstream says.
+    pub total: Option<u64>,
+    left: Option<u64>,
+    answer: Answer,
+}
+
+impl BlobBody {
+    /// The body of an answer to a question for the bytes from `from` on.
+    pub(super) fn new(answer: Answer, from: u64) -> Result<BlobBody, UpstreamError> {
+        let length = headers::content_length(&answer.headers);
+        if answer.status != StatusCode::PARTIAL_CONTENT {
+            return Ok(BlobBody { start: 0, total: length, left: length, answer });
+        }
+        let Some(range) = headers::content_range(&answer.headers) else {
+            return Err(answer.invalid("it is a part without a Content-Range that can be read"));
+        };
+        let is_end = range.total.is_none_or(|total| total == range.end);
+        let is_length = length.is_none_or(|length| length == range.end - range.start);
+        if range.start != from || !is_end || !is_length {
+            return Err(answer.invalid("it is another part than the one that was asked for"));
+        }
+        Ok(BlobBody { start: range.start, total: range.total, left: Some(range.end - range.start), answer })
+    }
+
+    /// The next bytes; `None` when the length that was declared has arrived, and at no other end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
+        let (piece, part) = (self.answer.next().await?, self.answer.part);
+        let Some(left) = self.left else { return Ok(piece) };
+        let arrived = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        let Some(still) = left.checked_sub(arrived) else {
+            return Err(self.answer.invalid("it is longer than it said"));
+        };
+        self.left = Some(still);
+        if piece.is_none() && still > 0 {
+            let reason = format!("{still} bytes are missing");
+            return Err(self.answer.fault(UpstreamError::Cut { part, reason }));
+        }
+        Ok(piece)
+    }
+}
