@@ -69,7 +69,7 @@ impl Config {
             let later = !is_in_effect(&key) && !key.starts_with("registry.");
             let value = spot.value.filter(|_| later)?;
             let differs = default_of(&key).and_then(|spot| spot.value) != Some(value);
-            differs.then(|| format!("{} = {value}", spot.shown()))
+            differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
         });
         registry.chain(settings).collect()
     }
