@@ -9,9 +9,10 @@ use super::failure::Failure;
 use super::process_environment::larder_variables;
 use crate::config::Config;
 
-/// Check a configuration file, and print what is in effect with it: every key, defaults and `LARDER_*` included.
+/// Check a configuration file, and print what is in effect with it.
 ///
-/// What is printed is itself a configuration file. Passwords are masked.
+/// Prints every setting, with defaults and LARDER_… variables applied, as a configuration file. Passwords are masked.
+/// Exits with 2 and one line if the file is refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: larder check-config /etc/larder/larder.toml")]
 pub(super) struct CheckConfig {

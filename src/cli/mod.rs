@@ -22,9 +22,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the server.
     Serve(serve::Serve),
-    /// Check a configuration file, and print what is in effect with it.
     CheckConfig(check_config::CheckConfig),
 }
 
@@ -53,6 +51,10 @@ mod tests {
         for command in cli.get_subcommands().chain([&cli]) {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
+        }
+        for (command, detail) in [("serve", "Without a file"), ("check-config", "Passwords are masked")] {
+            let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
+            assert!(help.contains(detail), "{help}");
         }
     }
 }

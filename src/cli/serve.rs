@@ -13,7 +13,9 @@ use crate::config::Config;
 /// Run the server.
 ///
 /// Without a file: a mirror of Docker Hub on 127.0.0.1:5000, metrics on 127.0.0.1:5080, data in ./larder-data.
-/// `LARDER_*` variables override the file's keys: LARDER_MIRROR_LISTEN is mirror.listen.
+///
+/// Variables override the file's keys: LARDER_MIRROR_LISTEN is mirror.listen, LARDER_UPSTREAM_PASSWORD the default
+/// upstream's password.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: larder serve --config /etc/larder/larder.toml --log info,larder=debug")]
 pub(super) struct Serve {
@@ -34,7 +36,7 @@ impl Serve {
         let config = Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
         logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
         for setting in config.not_yet_in_effect() {
-            tracing::warn!(setting, "this version does not act on a setting");
+            tracing::warn!("this version does not act on {setting}");
         }
         app::run(config).map_err(Failure::failed)
     }

@@ -45,7 +45,7 @@ impl Document {
         for spot in Spot::top(&self.top).settings() {
             let key = spot.key();
             match keys::shape(&key) {
-                Some(Shape::Value(_)) => {}
+                Some(Shape::Value) => {}
                 Some(Shape::Section) if key.ends_with(".tls") => {
                     return Err(self.refused(&spot, "write it as { cert = \"….pem\", key = \"….pem\" }"));
                 }

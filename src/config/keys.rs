@@ -4,7 +4,7 @@
 
 /// Whether setting a key changes anything yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Effect {
+enum Effect {
     /// It does.
     Now,
     /// It is accepted, checked, and does nothing in this version; the user is told.
@@ -66,7 +66,7 @@ const REPEATED: &[&str] = &["registry.repository", "upstream"];
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Shape {
     /// One setting.
-    Value(Effect),
+    Value,
     /// `[section]`.
     Section,
     /// `[[section]]`.
@@ -78,13 +78,20 @@ pub fn keys() -> impl Iterator<Item = &'static str> {
     KEYS.iter().map(|(key, _)| *key)
 }
 
+/// Whether setting `key` changes anything in this version.
+pub fn is_in_effect(key: &str) -> bool {
+    KEYS.contains(&(key, Now))
+}
+
 /// What stands under `key`, if anything may.
 pub(super) fn shape(key: &str) -> Option<Shape> {
     if REPEATED.contains(&key) {
         return Some(Shape::Repeated);
     }
-    let effect = KEYS.iter().find(|(known, _)| *known == key).map(|(_, effect)| Shape::Value(*effect));
-    effect.or_else(|| keys().any(|known| is_within(known, key)).then_some(Shape::Section))
+    if keys().any(|known| known == key) {
+        return Some(Shape::Value);
+    }
+    keys().any(|known| is_within(known, key)).then_some(Shape::Section)
 }
 
 /// The environment variable that overrides `key`; none if it is in a section of which there can be many and no default.

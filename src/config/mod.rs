@@ -25,12 +25,11 @@ use toml::Value;
 
 use document::Document;
 use environment::Environment;
-use keys::{Effect, Shape};
 use spot::Spot;
 
 pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use error::ConfigError;
-pub use keys::keys;
+pub use keys::{is_in_effect, keys};
 pub use quantities::{Bandwidth, Count, Size, Timeout, Ttl};
 pub use schema::{Admin, Cache, Config, Mirror, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
@@ -67,10 +66,10 @@ impl Config {
         let registry = self.registry.iter().map(|_| "[registry]: no private registry is served".to_owned());
         let settings = Spot::top(&ours).settings().into_iter().filter_map(|spot| {
             let key = spot.key();
-            let later = keys::shape(&key) == Some(Shape::Value(Effect::Later)) && !key.starts_with("registry.");
+            let later = !is_in_effect(&key) && !key.starts_with("registry.");
             let value = spot.value.filter(|_| later)?;
             let differs = default_of(&key).and_then(|spot| spot.value) != Some(value);
-            differs.then(|| format!("{} = {value}", spot.shown()))
+            differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
         });
         registry.chain(settings).collect()
     }

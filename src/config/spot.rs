@@ -40,14 +40,18 @@ impl<'a> Spot<'a> {
 
     pub(super) fn field(&self, name: &str) -> Spot<'a> {
         let dot = if self.shown.is_empty() { "" } else { "." };
-        self.below(Step::Field(name.to_owned()), format!("{dot}{name}"), self.value.and_then(|value| value.get(name)))
+        self.below(
+            Step::Field(name.to_owned()),
+            format!("{dot}{}", name.escape_debug()),
+            self.value.and_then(|value| value.get(name)),
+        )
     }
 
     pub(super) fn element(&self, index: usize) -> Spot<'a> {
         let value = self.value.and_then(|value| value.get(index));
         // A person finds a section by what it is called sooner than by counting.
         let label = value.and_then(|section| section.get("name").or(section.get("pattern"))).and_then(Value::as_str);
-        let label = label.map_or_else(|| format!("#{}", index + 1), |label| label.escape_default().to_string());
+        let label = label.map_or_else(|| format!("#{}", index + 1), |label| label.escape_debug().to_string());
         self.below(Step::Element(index), format!("[{label}]"), value)
     }
 
@@ -65,17 +69,16 @@ impl<'a> Spot<'a> {
         &self.shown
     }
 
-    /// The key and what stands there, for a person: what looks like an account in an address is left out.
+    /// The key and what stands there, for a person who may have made a mistake: what looks like an account in an
+    /// address is left out.
     pub(super) fn with_value(&self) -> String {
         match self.value {
             Some(Value::String(text)) => match text.rsplit_once('@') {
-                Some((_account, host)) => format!("{} = {}", self.shown, Value::from(format!("***@{host}"))),
-                None => format!("{} = {}", self.shown, Value::from(text.as_str())),
+                Some((_account, host)) => format!("{} = {:?}", self.shown, format!("***@{host}")),
+                None => format!("{} = {text:?}", self.shown),
             },
-            Some(value @ (Value::Integer(_) | Value::Float(_) | Value::Boolean(_) | Value::Datetime(_))) => {
-                format!("{} = {value}", self.shown)
-            }
             Some(Value::Array(_) | Value::Table(_)) | None => self.shown.clone(),
+            Some(number) => format!("{} = {number}", self.shown),
         }
     }
 
@@ -100,5 +103,14 @@ impl<'a> Spot<'a> {
         let mut path = self.path.clone();
         path.push(step);
         Spot { path, value, shown: format!("{}{label}", self.shown) }
+    }
+}
+
+/// A value on one line, whatever is in it.
+pub(super) fn one_line(value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(elements) => format!("[{}]", elements.iter().map(one_line).collect::<Vec<_>>().join(", ")),
+        other => other.to_string(),
     }
 }

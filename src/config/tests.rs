@@ -199,80 +199,80 @@ fn variables_that_are_not_settings_are_left_alone() {
     assert_eq!(Files::new().load("", &environment).unwrap(), Config::default());
 }
 
+/// What is written, and what the user reads.
+const REFUSALS: &[(&str, &str)] = &[
+    (
+        "[cache]\ntag_ttl = \"5 parsecs\"",
+        "larder.toml: cache.tag_ttl = \"5 parsecs\": not a duration; write it like 30s, 5m or 1h",
+    ),
+    ("[cache]\ntag_ttl = 5", "larder.toml: cache.tag_ttl = 5: not a duration; write it like 30s, 5m or 1h"),
+    ("[cache]\ntagttl = \"5m\"", "larder.toml: cache.tagttl: no such key; did you mean cache.tag_ttl?"),
+    ("listen = \"x\"", "larder.toml: listen: no such key; did you mean mirror.listen?"),
+    ("[mirorr]\nlisten = \"x\"", "larder.toml: mirorr: no such key; did you mean mirror?"),
+    ("[cache]\nmax_size = \"0\"", "larder.toml: cache.max_size = \"0\": a cache needs room; write it like 100GiB"),
+    ("[cache]\ncomplete_indexes = \"yes\"", "larder.toml: cache.complete_indexes = \"yes\": must be a boolean"),
+    ("mirror = \"0.0.0.0:1\"", "larder.toml: mirror = \"0.0.0.0:1\": is a section; write it as [mirror]"),
+    (
+        "[mirror]\ntls = \"cert.pem\"",
+        "larder.toml: mirror.tls = \"cert.pem\": write it as { cert = \"….pem\", key = \"….pem\" }",
+    ),
+    ("[mirror]\ntls = { cert = \"c\" }", "larder.toml: mirror.tls: needs key as well"),
+    (
+        "[upstream]\nurl = \"https://a\"",
+        "larder.toml: upstream: is a section of which there can be many; write [[upstream]]",
+    ),
+    (
+        "[[upstream]]\nmax_connections = 0",
+        "larder.toml: upstream[docker.io].max_connections = 0: must be a whole number from 1 to 4096",
+    ),
+    (
+        "[[upstream]]\nallow = [\"library/*\", \"[\"]",
+        "larder.toml: upstream[docker.io].allow[#2] = \"[\": not a pattern; write it like library/*, golden/** or \
+             v*, without a / at either end",
+    ),
+    (
+        "[[upstream]]\nusername = \"me\"",
+        "larder.toml: upstream[docker.io].username = \"me\": has no password; set password_file, or \
+             LARDER_UPSTREAM_PASSWORD for the default upstream",
+    ),
+    (
+        "[[upstream]]\nname = \"ghcr.io\"",
+        "larder.toml: upstream: none is the default; set default = true in the one that names without a registry \
+             go to (ghcr.io), or list docker.io as well",
+    ),
+    (
+        "[[upstream]]\ndefault = true\n[[upstream]]\nname = \"ghcr.io\"\ndefault = true",
+        "larder.toml: upstream: only one can be the default, but docker.io, ghcr.io are",
+    ),
+    (
+        "[[upstream]]\n[[upstream]]\nname = \"index.docker.io\"",
+        "larder.toml: upstream[index.docker.io].name = \"index.docker.io\": there is another upstream of this \
+             name (docker.io)",
+    ),
+    ("upstream = []", "larder.toml: upstream: is empty; leave it out to mirror docker.io"),
+    (
+        "[admin]\nlisten = \"0.0.0.0:5000\"",
+        "larder.toml: admin.listen = \"0.0.0.0:5000\": 0.0.0.0:5000 is taken by mirror.listen (127.0.0.1:5000); \
+             give each its own port",
+    ),
+    (
+        "[registry]\n[[registry.repository]]\npattern = \"golden/**\"",
+        "larder.toml: registry: nobody could use it: set htpasswd, or anonymous = \"pull\" (or \"push\") on \
+             purpose",
+    ),
+    ("[[registry.repository]]\npush = []", "larder.toml: registry.repository[#1]: needs pattern as well"),
+    (
+        "[[registry.repository]]\npattern = \"golden/**\"\npull = [\"a:b\"]",
+        "larder.toml: registry.repository[golden/**].pull[#1] = \"a:b\": not a user's name; it cannot be empty or \
+             have a colon in it",
+    ),
+    ("data_dir = ", "larder.toml: line 1, column 12: not TOML: string values must be quoted, expected literal string"),
+];
+
 #[test]
 fn a_refusal_names_the_place_the_value_and_what_is_allowed() {
-    for (text, message) in [
-        (
-            "[cache]\ntag_ttl = \"5 parsecs\"",
-            "larder.toml: cache.tag_ttl = \"5 parsecs\": not a duration; write it like 30s, 5m or 1h",
-        ),
-        ("[cache]\ntag_ttl = 5", "larder.toml: cache.tag_ttl = 5: not a duration; write it like 30s, 5m or 1h"),
-        ("[cache]\ntagttl = \"5m\"", "larder.toml: cache.tagttl: no such key; did you mean cache.tag_ttl?"),
-        ("listen = \"x\"", "larder.toml: listen: no such key; did you mean mirror.listen?"),
-        ("[mirorr]\nlisten = \"x\"", "larder.toml: mirorr: no such key; did you mean mirror?"),
-        ("[cache]\nmax_size = \"0\"", "larder.toml: cache.max_size = \"0\": a cache needs room; write it like 100GiB"),
-        ("[cache]\ncomplete_indexes = \"yes\"", "larder.toml: cache.complete_indexes = \"yes\": must be a boolean"),
-        ("mirror = \"0.0.0.0:1\"", "larder.toml: mirror = \"0.0.0.0:1\": is a section; write it as [mirror]"),
-        (
-            "[mirror]\ntls = \"cert.pem\"",
-            "larder.toml: mirror.tls = \"cert.pem\": write it as { cert = \"….pem\", key = \"….pem\" }",
-        ),
-        ("[mirror]\ntls = { cert = \"c\" }", "larder.toml: mirror.tls: needs key as well"),
-        (
-            "[upstream]\nurl = \"https://a\"",
-            "larder.toml: upstream: is a section of which there can be many; write [[upstream]]",
-        ),
-        (
-            "[[upstream]]\nmax_connections = 0",
-            "larder.toml: upstream[docker.io].max_connections = 0: must be a whole number from 1 to 4096",
-        ),
-        (
-            "[[upstream]]\nallow = [\"library/*\", \"[\"]",
-            "larder.toml: upstream[docker.io].allow[#2] = \"[\": not a pattern; write it like library/*, golden/** or \
-             v*, without a / at either end",
-        ),
-        (
-            "[[upstream]]\nusername = \"me\"",
-            "larder.toml: upstream[docker.io].username = \"me\": has no password; set password_file, or \
-             LARDER_UPSTREAM_PASSWORD for the default upstream",
-        ),
-        (
-            "[[upstream]]\nname = \"ghcr.io\"",
-            "larder.toml: upstream: none is the default; set default = true in the one that names without a registry \
-             go to (ghcr.io), or list docker.io as well",
-        ),
-        (
-            "[[upstream]]\ndefault = true\n[[upstream]]\nname = \"ghcr.io\"\ndefault = true",
-            "larder.toml: upstream: only one can be the default, but docker.io, ghcr.io are",
-        ),
-        (
-            "[[upstream]]\n[[upstream]]\nname = \"index.docker.io\"",
-            "larder.toml: upstream[index.docker.io].name = \"index.docker.io\": there is another upstream of this \
-             name (docker.io)",
-        ),
-        ("upstream = []", "larder.toml: upstream: is empty; leave it out to mirror docker.io"),
-        (
-            "[admin]\nlisten = \"0.0.0.0:5000\"",
-            "larder.toml: admin.listen = \"0.0.0.0:5000\": 0.0.0.0:5000 is taken by mirror.listen (127.0.0.1:5000); \
-             give each its own port",
-        ),
-        (
-            "[registry]\n[[registry.repository]]\npattern = \"golden/**\"",
-            "larder.toml: registry: nobody could use it: set htpasswd, or anonymous = \"pull\" (or \"push\") on \
-             purpose",
-        ),
-        ("[[registry.repository]]\npush = []", "larder.toml: registry.repository[#1]: needs pattern as well"),
-        (
-            "[[registry.repository]]\npattern = \"golden/**\"\npull = [\"a:b\"]",
-            "larder.toml: registry.repository[golden/**].pull[#1] = \"a:b\": not a user's name; it cannot be empty or \
-             have a colon in it",
-        ),
-        (
-            "data_dir = ",
-            "larder.toml: line 1, column 12: not TOML: string values must be quoted, expected literal string",
-        ),
-    ] {
-        assert_eq!(refusal(text, &[]), message);
+    for (text, message) in REFUSALS {
+        assert_eq!(refusal(text, &[]), *message);
     }
 }
 
@@ -329,6 +329,21 @@ fn no_refusal_shows_a_secret() {
     }
     let error = files.load("", &[("LARDER_UPSTREAM_PASSWRD", "hunter2")]).expect_err("a slip");
     assert!(error.contains("LARDER_UPSTREAM_") && !error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn a_refusal_is_one_line_whatever_is_in_the_file() {
+    for text in [
+        "[cache]\ntag_ttl = \"5\\n\\u001b[2Jparsecs\"",
+        "\"a\\n\\u001b[2J\" = 1",
+        "[[upstream]]\nname = \"\\u001b\"",
+        "[cache]\n\u{7f}",
+    ] {
+        let error = refusal(text, &[]);
+        assert!(!error.contains(char::is_control), "{error:?}");
+    }
+    let config = Files::new().load("[cache]\npin = [\"a\\nb\"]", &[]).unwrap();
+    assert_eq!(config.not_yet_in_effect(), ["cache.pin = [\"a\\nb\"]"]);
 }
 
 #[test]

@@ -56,20 +56,49 @@ fn the_full_configuration_is_the_defaults_written_out() {
     assert_eq!(larder(&["check-config", example("full.toml").to_str().unwrap()], &[]).out, check("", &[]).out);
 }
 
+/// Whether `line` of an example sets a key or begins a section.
+fn is_setting(line: &str) -> bool {
+    let word = line.trim_start_matches('[').split([' ', ']']).next().unwrap_or_default();
+    let is_key = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.'));
+    is_key && (line.starts_with('[') || line[word.len()..].starts_with(" = "))
+}
+
+/// The full configuration with the examples in it taken out of their comments.
+fn full_uncommented() -> Vec<String> {
+    let text = fs::read_to_string(example("full.toml")).unwrap();
+    text.lines()
+        .map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line).to_owned())
+        .collect()
+}
+
 #[test]
 fn the_full_configuration_mentions_every_key() {
-    // With the examples in it taken out of their comments it sets every key there is, and no other.
-    let is_setting = |line: &str| {
-        let word = line.trim_start_matches('[').split([' ', ']']).next().unwrap_or_default();
-        let is_key = !word.is_empty() && word.chars().all(|c| c.is_ascii_lowercase() || matches!(c, '_' | '.'));
-        is_key && (line.starts_with('[') || line[word.len()..].starts_with(" = "))
-    };
-    let uncommented = fs::read_to_string(example("full.toml")).unwrap().lines().fold(String::new(), |text, line| {
-        text + line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line) + "\n"
-    });
     let mut mentioned = BTreeSet::new();
-    collect_keys(&Value::Table(uncommented.parse().unwrap()), "", &mut mentioned);
+    collect_keys(&Value::Table(full_uncommented().join("\n").parse().unwrap()), "", &mut mentioned);
     assert_eq!(mentioned, larder::config::keys().map(str::to_owned).collect());
+}
+
+#[test]
+fn the_full_configuration_says_what_is_not_yet_in_effect() {
+    let (mut section, mut section_says, mut comment, mut after_setting) = (String::new(), false, String::new(), false);
+    for line in full_uncommented() {
+        if line.starts_with('#') {
+            // A comment is for all the settings that follow it, up to the next comment.
+            if std::mem::take(&mut after_setting) {
+                comment.clear();
+            }
+            comment.push_str(&line);
+        } else if line.starts_with('[') {
+            (section, section_says) = (line.trim_matches(['[', ']']).to_owned() + ".", comment.contains("Not yet:"));
+            comment.clear();
+        } else if let Some((name, _)) = line.split_once(" = ") {
+            let tls_part = if name == "tls" { ".cert" } else { "" };
+            let says = section_says || comment.contains("Not yet:");
+            let key = format!("{section}{name}{tls_part}");
+            assert_eq!(says, !larder::config::is_in_effect(&key), "{key}: {comment}");
+            after_setting = true;
+        }
+    }
 }
 
 fn collect_keys(value: &Value, key: &str, into: &mut BTreeSet<String>) {
