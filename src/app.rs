@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use globset::{GlobSet, GlobSetBuilder};
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +16,7 @@ use tokio::task::JoinHandle;
 use crate::admin::Admin;
 use crate::cache::{self, Cache, Lifetimes};
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Pattern};
 use crate::http::Mirror;
 use crate::routing::{Mirrored, Routes};
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
@@ -52,6 +51,14 @@ pub enum Error {
     Url {
         /// What clients call it.
         name: String,
+    },
+    /// An upstream's `allow` and `deny`.
+    #[error("upstream {name}: its patterns are too large together: {source}")]
+    Patterns {
+        /// What clients call it.
+        name: String,
+        /// Why.
+        source: globset::Error,
     },
     /// An upstream's `ca` file.
     #[error("upstream {name}: cannot read its ca file {path}: {source}")]
@@ -95,7 +102,7 @@ impl Server {
         let store = open_store(config, &clock, &registry).await?;
 
         let cache = Cache::new(store.clone(), upstreams, cache_settings(config), clock.clone(), &registry);
-        let door = Mirror::new(cache, routes(config), clock, &registry);
+        let door = Mirror::new(cache, routes(config)?, clock, &registry);
         let pages = Admin::new(registry, drain.clone(), store.clone());
         let addresses = (mirror.local_addr(), admin.local_addr());
         tracing::info!(mirror = %addresses.0, admin = %addresses.1, data_dir = %config.data_dir.as_path().display(), "serving");
@@ -236,21 +243,15 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
     config.upstreams.iter().map(make).collect()
 }
 
-fn routes(config: &Config) -> Routes {
-    let mirrored = config.upstreams.iter().map(|upstream| Mirrored {
-        registry: upstream.name.registry().clone(),
-        allow: globs(&upstream.allow),
-        deny: globs(&upstream.deny),
-    });
+fn routes(config: &Config) -> Result<Routes, Error> {
+    let mirrored = |upstream: &config::Upstream| {
+        let globs = |patterns| {
+            Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
+        };
+        let registry = upstream.name.registry().clone();
+        Ok(Mirrored { registry, allow: globs(&upstream.allow)?, deny: globs(&upstream.deny)? })
+    };
     let default = config.upstreams.iter().position(|upstream| upstream.default);
-    Routes::new(mirrored.collect(), default.unwrap_or_default())
-}
-
-fn globs(patterns: &[config::Pattern]) -> GlobSet {
-    let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
-        set.add(pattern.glob().clone());
-    }
-    // Each pattern was compiled when the configuration was read.
-    set.build().unwrap_or_else(|_| GlobSet::empty())
+    let mirrored: Result<Vec<Mirrored>, Error> = config.upstreams.iter().map(mirrored).collect();
+    Ok(Routes::new(mirrored?, default.unwrap_or_default()))
 }

@@ -10,11 +10,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::text::text_value;
 use crate::oci;
-
-/// Docker Hub as clients call it.
-const DOCKER_HUB: &str = "docker.io";
-/// Other names under which clients and old configurations know Docker Hub.
-const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+use crate::routing;
 
 /// An address to listen on: `127.0.0.1:5000`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,12 +87,11 @@ impl UpstreamName {
 
     /// Whether this is Docker Hub.
     pub fn is_docker_hub(&self) -> bool {
-        self.0.as_str() == DOCKER_HUB
+        self.0.as_str() == routing::DOCKER_HUB
     }
 
     pub(super) fn parse(text: &str) -> Option<UpstreamName> {
-        let canonical = if DOCKER_HUB_ALIASES.contains(&text) { DOCKER_HUB } else { text };
-        canonical.parse().ok().map(UpstreamName)
+        routing::canonical(text).parse().ok().map(UpstreamName)
     }
 }
 

@@ -73,7 +73,7 @@ fn manifest(shared: &Shared, seen: &Seen, repo: &str, reference: &str) -> Reply 
 fn found(repo: &Repo, seen: &Seen, reference: &str, referrers_api: bool) -> Reply {
     let unknown = || Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
     let Some(digest) = repo.resolve(reference) else {
-        return if referrers_api { unknown() } else { fallback_tag(repo, reference).unwrap_or_else(unknown) };
+        return if referrers_api { unknown() } else { fallback_index(repo, reference).unwrap_or_else(unknown) };
     };
     let mut stored = (digest, &repo.manifests[&digest]);
     let accepted = accepted(seen);
@@ -108,14 +108,22 @@ fn accepted(seen: &Seen) -> Vec<MediaType> {
     lines.flat_map(|line| line.split(',')).filter_map(|kind| kind.parse().ok()).collect()
 }
 
-/// The tag that clients maintain where there is no referrers API; here the hub does it for them.
-fn fallback_tag(repo: &Repo, tag: &str) -> Option<Reply> {
-    let subject = tag.replacen('-', ":", 1);
-    let index = repo.referrers(&subject);
-    let has_any = index["manifests"].as_array().is_some_and(|list| !list.is_empty());
-    has_any.then(|| {
-        let index = index.to_string();
-        let digest = Digest::sha256(index.as_bytes()).to_string();
+/// The index that clients maintain under a tag where there is no referrers API; here the hub does it for them. As any
+/// manifest it can be asked for by that tag and by its digest.
+fn fallback_index(repo: &Repo, reference: &str) -> Option<Reply> {
+    let of = |subject: &str| {
+        let index = repo.referrers(subject);
+        let has_any = index["manifests"].as_array().is_some_and(|list| !list.is_empty());
+        has_any.then(|| index.to_string())
+    };
+    let digest_of = |index: &str| Digest::sha256(index.as_bytes()).to_string();
+    let index = if reference.contains(':') {
+        repo.manifests.keys().find_map(|subject| of(&subject.to_string()).filter(|index| digest_of(index) == reference))
+    } else {
+        of(&reference.replacen('-', ":", 1))
+    };
+    index.map(|index| {
+        let digest = digest_of(&index);
         Reply::new(200, MediaType::OciIndex.as_str(), index).with_named("docker-content-digest", &digest)
     })
 }
