@@ -48,7 +48,9 @@ pub(super) fn apply(table: &mut impl Table, change: &Change) -> Result<(), Fault
         }
         Change::TagChecked { repository, tag, at } => checked(table, key::tag(repository, tag), |_| Some(*at)),
         Change::TagRemoved { repository, tag } => table.remove(&key::tag(repository, tag)),
-        Change::Used { digest, at } => used(table, digest, |last| (at.abs_diff(last) >= RECENCY_GRAIN).then_some(*at)),
+        Change::Used { digest, at } => {
+            used(table, digest, |last| (at / RECENCY_GRAIN != last / RECENCY_GRAIN).then_some(*at))
+        }
     }
 }
 

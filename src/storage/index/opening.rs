@@ -82,7 +82,10 @@ impl Opening {
             return Err(fault);
         }
         info!(rows = opened.tally.sum.rows, ?trust, "the index is open");
-        self.begin_session(opened, epoch.home.clone(), epoch.id.clone(), matches!(trust, Trust::Closed(_)))
+        // Someone may have put the files back while nobody ran.
+        let forsaken = opened.tally.blobs == 0 && !self.truth.is_empty().unwrap_or(true);
+        let complete = matches!(trust, Trust::Closed(_)) && !forsaken;
+        self.begin_session(opened, epoch.home.clone(), epoch.id.clone(), complete)
     }
 
     fn check(&self, epoch: &Epoch, trust: &Trust, opened: &Opened) -> Result<(), Fault> {
@@ -91,8 +94,6 @@ impl Opening {
             "it is not the one that ran last"
         } else if lost {
             "it has lost rows"
-        } else if opened.tally.blobs == 0 && !self.truth.is_empty()? {
-            "it is empty, and the files are not"
         } else {
             return Ok(());
         };

@@ -88,7 +88,6 @@ impl Owner {
     }
 
     fn work(&mut self) -> bool {
-        self.shared.queue.set_unsettled(true);
         self.bring_up();
         loop {
             let round = self.shared.queue.take(self.patience());
@@ -178,13 +177,13 @@ impl Owner {
         self.opening.place.lay_ballast(self.ballast);
         self.rest = REST;
         self.shared.set_state(State::Ready);
-        self.shared.queue.set_unsettled(false);
+        self.shared.queue.set_settled(true);
         Ok(())
     }
 
     fn compare(&mut self) {
         (self.compare_again, self.retry) = (false, None);
-        self.shared.queue.set_unsettled(true);
+        self.shared.queue.set_settled(false);
         self.shared.set_state(State::Rebuilding { walked: 0 });
         match Comparison::begin(&self.shared, &self.opening.truth) {
             Ok(comparison) => self.comparison = Some(comparison),
@@ -262,7 +261,7 @@ impl Owner {
         self.retry = Some(self.clock.tick() + self.rest);
         self.rest = (self.rest * 2).min(MAX_REST);
         self.shared.set_state(State::Degraded { reason: reason.to_owned() });
-        self.shared.queue.set_unsettled(false);
+        self.shared.queue.set_settled(true);
     }
 
     /// Takes the database out of everyone's hands and closes it. False if it stays open somewhere.

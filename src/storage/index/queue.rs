@@ -57,8 +57,8 @@ struct Lanes {
     end: Option<End>,
     /// The owner works on a round.
     in_hand: bool,
-    /// The owner opens the index, or compares it with the files.
-    unsettled: bool,
+    /// The index is open, and not being compared with the files; or the owner has given that up for now.
+    settled: bool,
     /// The owner has ended; whether it closed the index cleanly.
     ended: Option<bool>,
 }
@@ -119,7 +119,7 @@ impl Queue {
     pub(super) fn settle(&self, within: Duration) -> bool {
         self.wait_for(within, |lanes| {
             let waiting = lanes.in_hand || lanes.compare || lanes.fault.is_some() || !lanes.changes.is_empty();
-            (lanes.ended.is_some() || !(waiting || lanes.unsettled)).then_some(())
+            (lanes.ended.is_some() || (lanes.settled && !waiting)).then_some(())
         })
         .is_some()
     }
@@ -157,9 +157,9 @@ impl Queue {
         self.lock().fault = None;
     }
 
-    /// For the owner: whether it opens the index or compares it.
-    pub(super) fn set_unsettled(&self, unsettled: bool) {
-        self.lock().unsettled = unsettled;
+    /// For the owner: whether it has opened the index and compared it, as far as it could.
+    pub(super) fn set_settled(&self, settled: bool) {
+        self.lock().settled = settled;
     }
 
     /// For the owner: the last round is done; waits for the next, no longer than `patience`.
