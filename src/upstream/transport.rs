@@ -126,7 +126,7 @@ fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a
 }
 
 fn layers<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |layer| layer.source())
+    successors(Some(error), |&layer| layer.source())
 }
 
 /// Runs connections as tasks of this program.
