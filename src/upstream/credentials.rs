@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue};
-use hyper::{HeaderMap, StatusCode, Uri};
+use hyper::{HeaderMap, StatusCode};
 use moka::future::Cache;
 use moka::ops::compute::Op;
 
@@ -17,6 +17,7 @@ use super::error::{Part, UpstreamError};
 use super::headers;
 use super::line::{Answer, Line};
 use super::metrics::Kind;
+use super::origin::Origin;
 use super::realm;
 use super::settings::Account;
 use super::token::{MAX_ANSWER, Token, TokenService, basic};
@@ -65,7 +66,7 @@ enum Scheme {
 pub struct Credentials(Arc<Inner>);
 
 struct Inner {
-    registry: Uri,
+    registry: Origin,
     account: Option<Account>,
     line: Arc<Line>,
     clock: Clock,
@@ -75,7 +76,7 @@ struct Inner {
 
 impl Credentials {
     /// Credentials for the registry at `registry`, as `account` or as anyone.
-    pub fn new(registry: Uri, account: Option<Account>, line: Arc<Line>, clock: Clock) -> Credentials {
+    pub fn new(registry: Origin, account: Option<Account>, line: Arc<Line>, clock: Clock) -> Credentials {
         let tokens = Cache::builder().max_capacity(TOKENS).time_to_live(FORGOTTEN).build();
         Credentials(Arc::new(Inner { registry, account, line, clock, scheme: Mutex::new(None), tokens }))
     }

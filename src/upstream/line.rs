@@ -73,7 +73,8 @@ impl Line {
             self.meter.rate_limit(told);
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         }
-        let answer = Answer { status: head.status, headers: head.headers, part, body, line: self.clone(), place: None };
+        let answer =
+            Answer { status: head.status, headers: head.headers, part, body, line: self.clone(), _place: None };
         match headers::encoding(&answer.headers) {
             Some(encoding) if answer.status.is_success() => {
                 Err(answer
@@ -114,13 +115,14 @@ pub struct Answer {
     pub part: Part,
     body: Incoming,
     line: Arc<Line>,
-    place: Place,
+    /// Given back when this is dropped.
+    _place: Place,
 }
 
 impl Answer {
     /// Keeps `place` until the body has been read or dropped.
     pub fn keeping(self, place: Place) -> Answer {
-        Answer { place, ..self }
+        Answer { _place: place, ..self }
     }
 
     /// The next bytes of the body; `None` at its end. Bodies with a length end early with an error only.

@@ -13,6 +13,7 @@ mod error;
 mod headers;
 mod line;
 mod metrics;
+mod origin;
 mod question;
 mod realm;
 mod redirect;
@@ -42,6 +43,7 @@ use credentials::Credentials;
 use dial::Dialer;
 use line::{Answer, Line, excerpt};
 use metrics::{Kind, Meter};
+use origin::Origin;
 use question::{Asker, Question};
 use transport::Transport;
 
@@ -103,7 +105,7 @@ impl Upstream {
         let transport = Transport::new(dialer, header_timeout, max_connections);
         let meter = Meter::new(metrics, name.to_string());
         let line = Arc::new(Line::new(transport, meter, clock.clone(), stall_timeout, max_connections));
-        let credentials = Credentials::new(url.clone(), account, line.clone(), clock);
+        let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock);
         let asker = Asker::new(&url, line.clone(), credentials);
         Ok(Upstream(Arc::new(Inner { name, line, asker })))
     }

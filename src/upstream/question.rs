@@ -13,7 +13,8 @@ use super::error::{Part, UpstreamError};
 use super::headers;
 use super::line::{Answer, Line};
 use super::metrics::Kind;
-use super::redirect::{self, MAX_HOPS, Origin, Refusal};
+use super::origin::{Origin, Refusal};
+use super::redirect::{self, MAX_HOPS};
 use super::transport;
 use crate::oci::{MediaType, RepoName};
 

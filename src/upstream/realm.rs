@@ -5,36 +5,25 @@ use std::net::IpAddr;
 
 use hyper::Uri;
 
-/// The token service at `realm`, if the registry at `registry` may name it: its own host or one under the same
-/// registrable domain, as safe as the registry itself, and no account in it.
-pub fn check(registry: &Uri, realm: &str) -> Result<Uri, String> {
-    let url: Uri = realm.parse().map_err(|_| "the realm is no URL".to_owned())?;
-    let (Some(authority), Some(host)) = (url.authority(), url.host()) else {
-        return Err("the realm has no host".into());
-    };
-    if authority.as_str().contains('@') {
-        return Err(format!("the realm at {host} has an account in it"));
+use super::origin::{Origin, Refusal, admit};
+
+/// The token service at `realm`, if the registry at `registry` may name it: at its own host, or at one below the same
+/// registrable domain.
+pub fn check(registry: &Origin, realm: &str) -> Result<Uri, String> {
+    let url = admit(registry, realm).map_err(|refusal| match refusal {
+        Refusal::Malformed => "its URL is none".to_owned(),
+        Refusal::Forbidden(reason) => reason,
+    })?;
+    let host = Origin::of(&url).host().to_owned();
+    if is_related(registry.host(), &host) {
+        Ok(url)
+    } else {
+        Err(format!("it is at {host}, which does not belong to the registry"))
     }
-    match url.scheme_str() {
-        Some("https") => {}
-        Some("http") if registry.scheme_str() == Some("http") => {}
-        _ => return Err(format!("the realm at {host} is not https")),
-    }
-    if !is_related(registry.host().unwrap_or_default(), host) {
-        return Err(format!("the realm is at {host}, which does not belong to the registry"));
-    }
-    Ok(url)
 }
 
 fn is_related(registry: &str, realm: &str) -> bool {
-    let (registry, realm) = (registry.to_ascii_lowercase(), realm.to_ascii_lowercase());
-    if registry == realm {
-        return true;
-    }
-    match (registrable(&registry), registrable(&realm)) {
-        (Some(registry), Some(realm)) => registry == realm,
-        _ => false,
-    }
+    registry == realm || registrable(registry).is_some_and(|domain| registrable(realm) == Some(domain))
 }
 
 /// What one owner has registered: `docker.io` of `auth.docker.io`. Below a suffix that the list does not know, such as
@@ -51,7 +40,7 @@ mod tests {
     use super::*;
 
     fn is_accepted(registry: &str, realm: &str) -> bool {
-        check(&registry.parse().unwrap(), realm).is_ok()
+        check(&Origin::of(&registry.parse().unwrap()), realm).is_ok()
     }
 
     #[test]
@@ -127,7 +116,8 @@ mod tests {
 
     #[test]
     fn a_refusal_repeats_no_query() {
-        let refusal = check(&"https://a.example".parse().unwrap(), "https://b.test/token?secret=1").unwrap_err();
+        let refusal =
+            check(&Origin::of(&Uri::from_static("https://a.example")), "https://b.test/token?secret=1").unwrap_err();
         assert!(refusal.contains("b.test") && !refusal.contains("secret"), "{refusal}");
     }
 }

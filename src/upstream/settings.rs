@@ -66,6 +66,9 @@ impl Settings {
         if authority.as_str().contains('@') {
             return Err(SetupError::Url(Uri::default(), "an account belongs in username and password"));
         }
+        if self.url.port_u16().is_none() && self.url.host().is_some_and(|host| authority.as_str() != host) {
+            return wrong("its port is no number");
+        }
         if self.url.query().is_some() {
             return wrong("it has a query");
         }

@@ -1,0 +1,202 @@
+//! Connections, bodies, and how they fail.
+
+use super::*;
+use crate::upstream::{BlobBody, Part, Phase, RateLimit, UpstreamError};
+
+async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (UpstreamError, usize) {
+    let peer = Peer::new(move |_, _| reply()).await;
+    let error = peer.upstream().manifest(&alpine(), &latest()).await.unwrap_err();
+    (error, peer.heads().len())
+}
+
+async fn blob_from(from: u64, reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<BlobBody, UpstreamError> {
+    Peer::new(move |_, _| reply()).await.upstream().blob(&alpine(), &digest(), from).await
+}
+
+async fn read(mut body: BlobBody) -> Result<Vec<u8>, UpstreamError> {
+    let mut whole = Vec::new();
+    while let Some(piece) = body.next().await? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole)
+}
+
+#[tokio::test]
+async fn a_stale_connection_is_replaced_once() {
+    // The second request comes over the first one's connection, and the third over a new one.
+    let peer =
+        Peer::new(|number, _| if number == 1 { Reply::Hang(String::new()) } else { Reply::Say(json("{}")) }).await;
+    let upstream = peer.upstream();
+    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    assert_eq!(peer.heads().len(), 3);
+
+    let (error, attempts) = manifest_error(|| Reply::Hang(String::new())).await;
+    assert!(matches!(error, UpstreamError::Unreachable { part: Part::Registry, .. }), "{error}");
+    assert_eq!(attempts, 2);
+}
+
+#[tokio::test]
+async fn silence_ends_in_time_and_is_not_repeated() {
+    let (error, attempts) = manifest_error(|| Reply::Stall(String::new())).await;
+    assert_eq!(error, UpstreamError::TimedOut { part: Part::Registry, phase: Phase::Head });
+    assert_eq!(attempts, 1);
+    let (error, _) = manifest_error(|| Reply::Stall("HTTP/1.1 200 x\r\ncontent-length: 9\r\n\r\n{".into())).await;
+    assert_eq!(error, UpstreamError::TimedOut { part: Part::Registry, phase: Phase::Body });
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_to_a_handshake_is_left_in_time() {
+    let peer = Peer::new(|_, _| Reply::Stall(String::new())).await;
+    let url = format!("https://{}", peer.address).parse().unwrap();
+    let limit = Duration::from_millis(200);
+    let settings = Settings { url, extra_ca: some_ca(), connect_timeout: limit, ..peer.settings() };
+    let error = upstream(settings).manifest(&alpine(), &latest()).await.unwrap_err();
+    assert_eq!(error, UpstreamError::TimedOut { part: Part::Registry, phase: Phase::Connect });
+}
+
+#[tokio::test]
+async fn a_closed_port_is_named() {
+    let peer = Peer::new(|_, _| Reply::Stall(String::new())).await;
+    let settings = Settings { url: "http://hub.localhost:1".parse().unwrap(), ..peer.settings() };
+    let error = upstream(settings).manifest(&alpine(), &latest()).await.unwrap_err();
+    assert!(error.to_string().contains("Connection refused"), "{error}");
+}
+
+#[tokio::test]
+async fn bodies_that_end_early_are_cut() {
+    for text in [
+        "HTTP/1.1 200 x\r\ncontent-length: 10\r\n\r\n01234",
+        "HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n5\r\n01234\r\n",
+    ] {
+        let body = blob_from(0, move || Reply::Hang(text.into())).await.unwrap();
+        let error = read(body).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::Cut { part: Part::Registry, .. }), "{error}");
+    }
+    // Well-formed, and still shorter than the range that it announces.
+    let short =
+        "HTTP/1.1 206 x\r\ntransfer-encoding: chunked\r\ncontent-range: bytes 4-9/10\r\n\r\n1\r\n4\r\n0\r\n\r\n";
+    let error = read(blob_from(4, move || Reply::Say(short.into())).await.unwrap()).await.unwrap_err();
+    assert_eq!(error, UpstreamError::Cut { part: Part::Registry, reason: "5 bytes are missing".into() });
+    let long =
+        "HTTP/1.1 206 x\r\ntransfer-encoding: chunked\r\ncontent-range: bytes 9-9/10\r\n\r\n2\r\n9A\r\n0\r\n\r\n";
+    let error = read(blob_from(9, move || Reply::Say(long.into())).await.unwrap()).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::Invalid { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_range_is_what_was_asked_for_or_the_whole() {
+    let whole = blob_from(4, || Reply::Say(answer(200, "", "0123456789"))).await.unwrap();
+    assert_eq!((whole.start, whole.total), (0, Some(10)));
+    assert_eq!(read(whole).await.unwrap(), b"0123456789");
+    let unknown = blob_from(4, || Reply::Say(answer(206, "content-range: bytes 4-9/*\r\n", "456789"))).await.unwrap();
+    assert_eq!((unknown.start, unknown.total), (4, None));
+    for range in ["bytes 3-9/10", "bytes 5-9/10", "bytes 4-8/10", "bytes 4-10/11", "bytes */10", ""] {
+        let line = format!("content-range: {range}\r\n");
+        let error = blob_from(4, move || Reply::Say(answer(206, &line, "456789"))).await.err().unwrap();
+        assert!(matches!(error, UpstreamError::Invalid { .. }), "{range}: {error}");
+    }
+    let unasked = blob_from(0, || Reply::Say(answer(206, "content-range: bytes 0-9/10\r\n", "0123456789"))).await;
+    assert_eq!(unasked.err().unwrap(), UpstreamError::Status { part: Part::Registry, status: 206 });
+}
+
+#[tokio::test]
+async fn answers_that_are_none_are_told_apart() {
+    let registry = Part::Registry;
+    let status = |status| UpstreamError::Status { part: registry, status };
+    for (code, lines, expected) in [
+        (404, "content-type: application/json\r\n", UpstreamError::NotFound),
+        (404, "", UpstreamError::NotFound),
+        (404, "content-type: text/plain\r\n", status(404)),
+        (404, "content-type: text/html\r\n", status(404)),
+        (403, "content-type: application/json\r\n", UpstreamError::Refused { status: 403 }),
+        (403, "content-type: text/html\r\n", status(403)),
+        (401, "", UpstreamError::Refused { status: 401 }),
+        (401, "content-type: text/html\r\nwww-authenticate: Basic\r\n", status(401)),
+        (405, "content-type: text/html\r\n", status(405)),
+        (503, "", status(503)),
+        (307, "", status(307)),
+        (429, "", UpstreamError::RateLimited { part: registry, retry_after: None }),
+        (
+            429,
+            "retry-after: 30\r\n",
+            UpstreamError::RateLimited { part: registry, retry_after: Some(Duration::from_secs(30)) },
+        ),
+    ] {
+        assert_eq!(manifest_error(move || Reply::Say(answer(code, lines, "x"))).await.0, expected, "{code} {lines}");
+    }
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_used_are_refused() {
+    for lines in ["content-type: text/html; charset=utf-8\r\n", "content-encoding: gzip\r\n"] {
+        let (error, _) = manifest_error(move || Reply::Say(answer(200, lines, "<html>"))).await;
+        assert!(matches!(error, UpstreamError::Invalid { .. }), "{error}");
+    }
+    let large = "x".repeat((4 << 20) + 1);
+    let chunked = format!("HTTP/1.1 200 x\r\ntransfer-encoding: chunked\r\n\r\n400001\r\n{large}\r\n0\r\n\r\n");
+    for text in [answer(200, "", &large), chunked] {
+        let (error, _) = manifest_error(move || Reply::Say(text.clone())).await;
+        assert!(error.to_string().contains("larger than"), "{error}");
+    }
+    for location in ["http://169.254.169.254/x", "ftp://hub.localhost/x", "http://me:word@hub.localhost/x"] {
+        let lines = format!("location: {location}\r\n");
+        let (error, _) = manifest_error(move || Reply::Say(answer(302, &lines, ""))).await;
+        assert!(matches!(error, UpstreamError::Forbidden { part: Part::Cdn, .. }), "{location}: {error}");
+    }
+    let (error, hops) = manifest_error(|| Reply::Say(answer(302, "location: /v2/again\r\n", ""))).await;
+    assert!(error.to_string().contains("redirects"), "{error}");
+    assert_eq!(hops, 6);
+}
+
+#[tokio::test]
+async fn downloads_wait_for_each_other_and_manifests_do_not_wait_for_them() {
+    let peer = Peer::new(|_, head| match head.contains("/blobs/") {
+        true => Reply::Say(answer(200, "", "0123456789")),
+        false => Reply::Say(json("{}")),
+    })
+    .await;
+    let upstream = upstream(Settings { max_connections: 1, ..peer.settings() });
+    let held = upstream.blob(&alpine(), &digest(), 0).await.unwrap();
+    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    let (repo, digest) = (alpine(), digest());
+    let second = upstream.blob(&repo, &digest, 0);
+    tokio::pin!(second);
+    assert!(tokio::time::timeout(Duration::from_millis(600), &mut second).await.is_err());
+    drop(held);
+    assert_eq!(read(second.await.unwrap()).await.unwrap(), b"0123456789");
+}
+
+#[tokio::test]
+async fn each_question_reads_its_answer() {
+    let limits = "ratelimit-limit: 100;w=21600\r\nratelimit-remaining: 20;w=21600\r\n";
+    let peer = Peer::new(move |_, head| {
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        Reply::Say(match path {
+            _ if head.starts_with("HEAD /v2/library/alpine/manifests/latest") => format!(
+                "HTTP/1.1 200 x\r\ncontent-length: 42\r\ncontent-type: a/b\r\ndocker-content-digest: {}\r\n{limits}\r\n",
+                digest()
+            ),
+            _ if path.ends_with("/tags/list?n=2&last=1%2E0") => {
+                answer(200, "link: </v2/next>; rel=\"next\"\r\n", r#"{"tags":["2.0","not a tag","3.0"]}"#)
+            }
+            _ if path.ends_with("/tags/list") => json(r#"{"name":"library/alpine","tags":null}"#),
+            _ if path.contains("/referrers/") => {
+                answer(200, "content-type: application/vnd.oci.image.index.v1+json\r\n", r#"{"manifests":[]}"#)
+            }
+            _ => answer(500, "", ""),
+        })
+    })
+    .await;
+    let upstream = peer.upstream();
+    let head = upstream.head_manifest(&alpine(), &latest()).await.unwrap();
+    assert_eq!((head.digest, head.size, head.content_type.as_deref()), (Some(digest()), Some(42), Some("a/b")));
+    assert_eq!(upstream.rate_limit(), Some(RateLimit { limit: 100, remaining: 20 }));
+    assert!(peer.heads()[0].contains("accept: application/vnd.oci.image.index.v1+json, application/vnd.docker"));
+    assert!(peer.heads()[0].contains("user-agent: larder/"));
+    let page = upstream.tags(&alpine(), Some(2), Some("1.0")).await.unwrap();
+    assert_eq!((page.tags, page.more), (vec!["2.0".parse().unwrap(), "3.0".parse().unwrap()], true));
+    let page = upstream.tags(&alpine(), None, None).await.unwrap();
+    assert_eq!((page.tags, page.more), (vec![], false));
+    assert_eq!(upstream.referrers(&alpine(), &digest()).await.unwrap(), r#"{"manifests":[]}"#);
+}
