@@ -190,8 +190,6 @@ impl Listener {
         F: Future<Output = Response<B>> + Send + 'static,
         B: Body<Data: Send, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
-        // Only a connection that is broken already refuses this, and that shows soon enough.
-        let _ = stream.set_nodelay(true);
         let socket = Socket::new(stream, self.limits.write_timeout, self.limits.linger_timeout);
         let address = SocketAddr::new(from.ip().to_canonical(), from.port());
         let Some(seat) = self.seats.take(address.ip()) else {

@@ -7,9 +7,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+/// How much the kernel takes from us beyond what the client's window has room for. Without a bound it took almost 4 MiB for
+/// a client that reads nothing: a few hundred of them used up the memory that all connections of the machine share. With
+/// this one it is a tenth of that, throughput is the same, and a slow client's progress shows early.
+const UNSENT: u32 = 128 << 10;
 
 /// One client's socket.
 pub struct Socket {
@@ -26,6 +32,9 @@ impl Socket {
     /// A socket whose writes fail after `write_timeout` without progress. Shut down, it reads on for up to
     /// `linger_timeout`.
     pub fn new(stream: TcpStream, write_timeout: Duration, linger_timeout: Duration) -> Socket {
+        // Only a connection that is broken already refuses these, and that shows soon enough.
+        let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         Socket { stream, write_timeout, patience: None, waiting: false, linger_timeout, linger: None }
     }
 
