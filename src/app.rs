@@ -26,6 +26,8 @@ use crate::upstream::{self, SetupError, Upstream};
 
 /// How long answers that are under way may take after the signal to stop.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long an operator's request may take after that.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 /// Memory for the index's own cache, in bytes. sled takes about twice as much.
 const INDEX_CACHE: u64 = 64 << 20;
 
@@ -82,7 +84,10 @@ pub struct Server {
     /// Where the operator's pages are.
     pub admin: SocketAddr,
     drain: Drain,
-    serving: Vec<JoinHandle<usize>>,
+    clients: JoinHandle<usize>,
+    operators: JoinHandle<usize>,
+    // Begun when the last client has gone: until then `/readyz` says that we are stopping.
+    last: Drain,
     store: Store,
 }
 
@@ -92,7 +97,7 @@ impl Server {
     /// # Errors
     /// An address is taken, the data directory cannot be used, or a file that the configuration names cannot be read.
     pub async fn start(config: &Config, clock: Clock) -> Result<Server, Error> {
-        let (registry, drain) = (Registry::new(), Drain::new());
+        let (registry, drain, last) = (Registry::new(), Drain::new(), Drain::new());
         let listeners = server::Metrics::new(&registry);
         // Addresses first: nothing else has to be undone when one is taken.
         let mirror =
@@ -119,10 +124,10 @@ impl Server {
                 let pages = pages.clone();
                 async move { pages.handle(request).await }
             },
-            drain.clone(),
+            last.clone(),
         );
-        let serving = vec![task::spawn("mirror", mirror), task::spawn("admin", admin)];
-        Ok(Server { mirror: addresses.0, admin: addresses.1, drain, serving, store })
+        let (clients, operators) = (task::spawn("mirror", mirror), task::spawn("admin", admin));
+        Ok(Server { mirror: addresses.0, admin: addresses.1, drain, clients, operators, last, store })
     }
 
     /// Begins to stop: no new connections, `grace` for what is under way. A second call means now.
@@ -132,10 +137,10 @@ impl Server {
 
     /// Waits until nothing is served any more, and closes the store.
     pub async fn stopped(self) {
-        for serving in self.serving {
-            // A listener that panicked has stopped, too.
-            let _ = serving.await;
-        }
+        // A listener that panicked has stopped, too.
+        let _ = self.clients.await;
+        self.last.begin(LAST_GRACE);
+        let _ = self.operators.await;
         let store = self.store;
         task::blocking(move || store.close()).await;
     }
@@ -202,6 +207,7 @@ fn cache_settings(config: &Config) -> cache::Settings {
             negative_ttl: config.cache.negative_ttl.get(),
         },
         first_byte_timeout: slowest.max().unwrap_or_default(),
+        complete_indexes: config.cache.complete_indexes,
     }
 }
 

@@ -57,6 +57,22 @@ impl Blob {
             None => BlobReader { source: self.source, at: 0, end: self.size },
         }
     }
+
+    /// Waits until it is complete and on disk, without reading it.
+    ///
+    /// # Errors
+    /// The fill failed.
+    pub async fn kept(self) -> Result<(), CacheError> {
+        match self.source {
+            Source::Kept(_) => Ok(()),
+            Source::Growing { mut seat, .. } => match seat.wait_until(|_| false).await {
+                Progress::Done(_) => Ok(()),
+                Progress::Failed(error) => Err(error),
+                // `wait_until` returns at an end only.
+                Progress::Waiting | Progress::Streaming(_) => Err(CacheError::Abandoned),
+            },
+        }
+    }
 }
 
 impl BlobReader {

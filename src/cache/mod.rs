@@ -4,6 +4,8 @@
 //! and not to the client who asked first; every answer says how it came about ([`Outcome`]).
 
 mod blob_stream;
+mod blobs;
+mod completion;
 mod error;
 mod fill;
 mod flight;
@@ -26,18 +28,16 @@ pub use outcome::Outcome;
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
 pub use tags::Lifetimes;
 
-use self::blob_stream::Source;
-use self::fill::Fill;
-use self::flight::{Boarding, Flights, Progress, Seat};
+use self::blobs::Blobs;
+use self::completion::Completion;
 use self::manifests::Manifests;
-use self::metrics::{Held, Metrics};
+use self::metrics::Metrics;
 use self::origin::Origins;
 use self::referrers::Referrers;
-use self::single_flight::SingleFlight;
 use self::tags::Tags;
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, Repository, Tag};
-use crate::storage::{BlobFile, Link, Store};
+use crate::storage::Store;
 use crate::task;
 use crate::upstream::Upstream;
 
@@ -48,6 +48,8 @@ pub struct Settings {
     pub lifetimes: Lifetimes,
     /// A client whose blob is not here waits at most this long for the first byte.
     pub first_byte_timeout: Duration,
+    /// Whether the attestations of a cached index are fetched, too.
+    pub complete_indexes: bool,
 }
 
 /// A manifest, and how it came about.
@@ -76,20 +78,12 @@ pub struct TagList {
 pub struct Cache {
     store: Store,
     origins: Origins,
-    settings: Settings,
-    metrics: Metrics,
-    flights: Flights,
+    first_byte_timeout: Duration,
     manifests: Manifests,
+    blobs: Blobs,
     tags: Tags,
     referrers: Referrers,
-    // Questions whether a repository may have a blob that is here already.
-    rights: SingleFlight<(Repository, Digest), ()>,
-}
-
-enum Found {
-    Readable(BlobFile),
-    Unlinked(BlobFile),
-    Nothing,
+    completion: Option<Completion>,
 }
 
 impl Cache {
@@ -101,12 +95,15 @@ impl Cache {
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
-        let (metrics, origins, lifetimes) = (Metrics::new(registry), Origins::new(upstreams), settings.lifetimes);
+        let Settings { lifetimes, first_byte_timeout, complete_indexes } = settings;
+        let (metrics, origins) = (Metrics::new(registry), Origins::new(upstreams));
         let manifests = Manifests::new(store.clone(), origins.clone(), metrics.clone());
+        let blobs = Blobs::new(store.clone(), origins.clone(), manifests.clone(), metrics, first_byte_timeout);
         let tags = Tags::new(store.clone(), manifests.clone(), clock.clone(), lifetimes);
-        let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock, lifetimes);
-        let (flights, rights) = (Flights::default(), SingleFlight::new("right"));
-        Cache { store, origins, settings, metrics, flights, manifests, tags, referrers, rights }
+        let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock.clone(), lifetimes);
+        let completion =
+            complete_indexes.then(|| Completion::new(manifests.clone(), blobs.clone(), clock, lifetimes.negative_ttl));
+        Cache { store, origins, first_byte_timeout, manifests, blobs, tags, referrers, completion }
     }
 
     /// The store below, for listings and figures.
@@ -119,17 +116,21 @@ impl Cache {
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn manifest(&self, repository: &Repository, reference: &Reference) -> Result<ManifestAnswer, CacheError> {
-        match reference {
+        let answer = match reference {
             Reference::Digest(digest) => {
                 let (manifest, outcome) = self.manifests.get(repository, digest).await?;
-                Ok(ManifestAnswer { manifest, outcome, age: None })
+                ManifestAnswer { manifest, outcome, age: None }
             }
             Reference::Tag(tag) => {
                 let resolved = self.tags.resolve(repository, tag).await?;
                 let (manifest, _) = self.manifests.get(repository, &resolved.digest).await?;
-                Ok(ManifestAnswer { manifest, outcome: resolved.outcome, age: resolved.age })
+                ManifestAnswer { manifest, outcome: resolved.outcome, age: resolved.age }
             }
+        };
+        if let Some(completion) = &self.completion {
+            completion.served(repository, &answer.manifest);
         }
+        Ok(answer)
     }
 
     /// A blob, complete or while it is fetched.
@@ -137,37 +138,7 @@ impl Cache {
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        let mut boarding = match self.find(repository, digest).await? {
-            Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
-            Found::Unlinked(blob) => {
-                self.ask_right(repository, digest).await?;
-                return Ok(self.kept(blob, digest, Outcome::Revalidated));
-            }
-            Found::Nothing => self.flights.board(digest, repository)?,
-        };
-        if let Boarding::Elsewhere(seat) = boarding {
-            self.ask_right(repository, digest).await?;
-            match self.follow(seat, Outcome::Joined).await {
-                Ok(blob) => return Ok(blob),
-                // The other repository's trouble need not be ours.
-                Err(_) => boarding = self.flights.board(digest, repository)?,
-            }
-        }
-        match boarding {
-            Boarding::Lead(pilot, seat) => {
-                let fill = Fill {
-                    repository: repository.clone(),
-                    digest: *digest,
-                    announced: self.manifests.announced(repository, digest),
-                    upstream: self.origins.of(repository)?.clone(),
-                    store: self.store.clone(),
-                    metrics: self.metrics.clone(),
-                };
-                task::spawn("fill", fill.run(pilot));
-                self.follow(seat, Outcome::Miss).await
-            }
-            Boarding::Join(seat) | Boarding::Elsewhere(seat) => self.follow(seat, Outcome::Joined).await,
-        }
+        self.blobs.get(repository, digest).await
     }
 
     /// How long a blob is, without fetching it.
@@ -179,18 +150,7 @@ impl Cache {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(Option<u64>, Outcome), CacheError> {
-        match self.find(repository, digest).await? {
-            Found::Readable(blob) => Ok((Some(blob.size()), Outcome::Hit)),
-            Found::Unlinked(blob) => {
-                self.ask_right(repository, digest).await?;
-                Ok((Some(blob.size()), Outcome::Revalidated))
-            }
-            Found::Nothing => {
-                let size = self.origins.of(repository)?.head_blob(&repository.name, digest).await;
-                let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
-                Ok((size.or_else(|| self.manifests.announced(repository, digest)), Outcome::Bypass))
-            }
-        }
+        self.blobs.size(repository, digest).await
     }
 
     /// What refers to a manifest. There is always an answer unless the disk fails.
@@ -212,7 +172,7 @@ impl Cache {
         last: Option<&str>,
     ) -> Result<TagList, CacheError> {
         let upstream = self.origins.of(repository)?;
-        let error = match timeout(self.settings.first_byte_timeout, upstream.tags(&repository.name, n, last)).await {
+        let error = match timeout(self.first_byte_timeout, upstream.tags(&repository.name, n, last)).await {
             Ok(Ok(page)) => return Ok(TagList { tags: page.tags, more: page.more, outcome: Outcome::Bypass }),
             Ok(Err(error)) => CacheError::from_upstream(&repository.registry, error),
             Err(_elapsed) => CacheError::Late,
@@ -235,51 +195,5 @@ impl Cache {
     pub async fn repositories(&self, after: Option<Repository>, limit: usize) -> Vec<Repository> {
         let index = self.store.index().clone();
         task::blocking(move || index.repositories(after.as_ref(), limit)).await
-    }
-
-    fn kept(&self, blob: BlobFile, digest: &Digest, outcome: Outcome) -> Blob {
-        self.store.used(digest);
-        Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }
-    }
-
-    async fn find(&self, repository: &Repository, digest: &Digest) -> Result<Found, CacheError> {
-        let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
-        task::blocking(move || {
-            let Some(blob) = store.blob(&digest)? else { return Ok(Found::Nothing) };
-            let linked = store.link(&repository, &digest)?.is_some();
-            Ok(if linked { Found::Readable(blob) } else { Found::Unlinked(blob) })
-        })
-        .await
-    }
-
-    /// Asks upstream whether `repository`'s readers may have a blob, and remembers that they may.
-    async fn ask_right(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
-        let upstream = self.origins.of(repository)?.clone();
-        let work = || {
-            let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
-            async move {
-                let size = upstream.head_blob(&repository.name, &digest).await;
-                let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
-                if let Some(size) = size {
-                    task::blocking(move || store.add_link(&repository, &digest, Link::Blob { size })).await?;
-                }
-                Ok(())
-            }
-        };
-        self.rights.join((repository.clone(), *digest), work).await.0
-    }
-
-    /// Waits for a fill's first bytes: until then an honest error is possible, after that only a cut connection.
-    async fn follow(&self, mut seat: Seat, outcome: Outcome) -> Result<Blob, CacheError> {
-        let first = timeout(self.settings.first_byte_timeout, seat.wait_until(|streaming| streaming.visible > 0)).await;
-        let progress = first.unwrap_or_else(|_elapsed| seat.now());
-        let size = match progress {
-            Progress::Done(blob) => return Ok(Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }),
-            Progress::Streaming(streaming) => streaming.size,
-            Progress::Failed(error) => return Err(error),
-            Progress::Waiting => return Err(CacheError::Late),
-        };
-        let source = Source::Growing { seat, _waiting: Held::new(&self.metrics.fill_waiters) };
-        Ok(Blob { size, outcome, source })
     }
 }

@@ -36,7 +36,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("cache.tag_ttl", Now),
     ("cache.revalidate_timeout", Now),
     ("cache.negative_ttl", Now),
-    ("cache.complete_indexes", Later),
+    ("cache.complete_indexes", Now),
     ("cache.pin", Later),
     ("upstream.name", Now),
     ("upstream.url", Now),

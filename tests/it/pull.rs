@@ -168,8 +168,8 @@ async fn fifty_clients_make_one_fetch_and_get_its_bytes_while_they_arrive() {
         let answer = reading.rest().await;
         assert!(answer.complete && answer.body == content[800_000..]);
     }
-    assert_eq!(hub.count(Target::Cdn), 1);
-    assert_eq!(hub.bytes_sent(&digest), content.len() as u64);
+    let sent: Vec<u64> = hub.requests().iter().filter(|seen| seen.is(Target::Cdn)).map(|seen| seen.sent).collect();
+    assert_eq!(sent, [content.len() as u64]);
 }
 
 #[tokio::test]
@@ -228,7 +228,8 @@ async fn knowing_a_digest_is_no_right_to_read_it() {
     hub.clear();
     let answer = larder.get(&format!("/v2/org/other/blobs/{layer}")).await;
     assert_eq!((answer.status, answer.header("x-larder-cache")), (200, Some("revalidated")));
-    assert_eq!(hub.bytes_sent(&layer), 0);
+    let is_download = |seen: &Seen| seen.is(Target::Cdn) && seen.method == hyper::Method::GET;
+    assert_eq!(hub.count(is_download), 0);
     hub.stop().await;
     let again = larder.get(&format!("/v2/org/other/blobs/{layer}")).await;
     assert_eq!((again.status, again.header("x-larder-cache")), (200, Some("hit")));
@@ -409,4 +410,33 @@ async fn a_sha512_digest_is_as_good_as_a_sha256_one() {
     let sha512 = Digest::of(larder::oci::Algorithm::Sha512, &Image::small(17).blobs[0]);
     // This upstream knows its content by sha256 only, and never is one answered for the other.
     assert_eq!(larder.get(&blob(&sha512)).await.status, 404);
+}
+
+#[tokio::test]
+async fn an_index_is_completed_with_its_attestations_and_no_other_platform() {
+    let hub = Hub::plain().await;
+    let index = Image::index_with_attestations(&[Image::small(18), Image::small(19)]);
+    hub.push(REPO, "latest", &index);
+    let larder = Larder::mirroring(&hub).await;
+    larder.get(&manifest("latest")).await;
+    let (attestations, platforms): (Vec<&Image>, Vec<&Image>) =
+        index.children.iter().partition(|child| child.attests());
+    assert_eq!((attestations.len(), platforms.len()), (2, 2));
+    let pieces: Vec<Digest> = attestations.iter().flat_map(|image| image.blob_digests()).collect();
+    for piece in pieces {
+        hub.until_count(1, move |seen: &Seen| seen.is(Target::Cdn) && seen.is_for(piece) && seen.over).await;
+    }
+    for platform in platforms.into_iter().map(Image::digest) {
+        let asked = hub.count(move |seen: &Seen| seen.is_for(platform));
+        assert_eq!(asked, 0, "no platform that nobody asked for");
+    }
+    // What was fetched behind the client's back serves the next one without upstream.
+    larder.until_idle().await;
+    hub.stop().await;
+    for image in attestations {
+        assert_eq!(larder.get(&manifest(image.digest())).await.header("x-larder-cache"), Some("hit"));
+        for digest in image.blob_digests() {
+            assert_eq!(larder.get(&blob(&digest)).await.header("x-larder-cache"), Some("hit"));
+        }
+    }
 }

@@ -89,6 +89,11 @@ impl Image {
         Image { media_type, manifest: manifest.to_string().into(), blobs, children: Vec::new(), attests: None }
     }
 
+    /// Whether it is an attestation of another image.
+    pub fn attests(&self) -> bool {
+        self.attests.is_some()
+    }
+
     /// The manifest's digest.
     pub fn digest(&self) -> Digest {
         Digest::sha256(&self.manifest)

@@ -91,6 +91,13 @@ impl Larder {
         Call::head(path).send(self.mirror()).await
     }
 
+    /// Waits until no blob is being fetched.
+    pub async fn until_idle(&self) {
+        while self.metric("larder_fills_in_flight", "").await > 0.0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// The sum of all series of a metric whose labels contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let page = Call::get("/metrics").send(self.admin()).await.text();

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "a stock of tools: no test uses all of them")]
 
+pub mod binary;
 pub mod client;
 pub mod hub;
 pub mod image;

@@ -123,7 +123,7 @@ impl House {
 
     fn within(directory: TempDir) -> House {
         silence_sled();
-        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new());
         House { directory, files: Arc::default(), clock: Clock::system(), metrics }
     }
 

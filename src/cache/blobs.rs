@@ -1,0 +1,158 @@
+//! Blobs by digest: on disk, on their way in, or fetched now. The decision that a request for a blob comes to.
+//!
+//! A blob is served to those who ask in a repository that upstream has served it in, and to nobody else. From the moment
+//! a flight is boarded, whoever leads it and whoever joins it are alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::blob_stream::{Blob, Source};
+use super::error::CacheError;
+use super::fill::Fill;
+use super::flight::{Boarding, Flights, Progress, Seat};
+use super::manifests::Manifests;
+use super::metrics::{Held, Metrics};
+use super::origin::Origins;
+use super::outcome::Outcome;
+use super::single_flight::SingleFlight;
+use crate::oci::{Digest, Repository};
+use crate::storage::{BlobFile, Link, Store};
+use crate::task;
+
+/// The blobs of all cached repositories. Clones share them.
+#[derive(Clone)]
+pub struct Blobs {
+    store: Store,
+    origins: Origins,
+    manifests: Manifests,
+    metrics: Metrics,
+    first_byte_timeout: Duration,
+    flights: Flights,
+    // Questions whether a repository may have a blob that is here already.
+    rights: Arc<SingleFlight<(Repository, Digest), ()>>,
+}
+
+enum Found {
+    Readable(BlobFile),
+    Unlinked(BlobFile),
+    Nothing,
+}
+
+impl Blobs {
+    /// Blobs over `store`, fetched from `origins`. A client whose blob is not here waits at most `first_byte_timeout`.
+    pub fn new(
+        store: Store,
+        origins: Origins,
+        manifests: Manifests,
+        metrics: Metrics,
+        first_byte_timeout: Duration,
+    ) -> Blobs {
+        let (flights, rights) = (Flights::default(), Arc::new(SingleFlight::new("right")));
+        Blobs { store, origins, manifests, metrics, first_byte_timeout, flights, rights }
+    }
+
+    /// A blob, complete or while it is fetched.
+    ///
+    /// # Errors
+    /// It does not exist, or is not here and cannot be fetched now.
+    pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+        let mut boarding = match self.find(repository, digest).await? {
+            Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
+            Found::Unlinked(blob) => {
+                self.ask_right(repository, digest).await?;
+                return Ok(self.kept(blob, digest, Outcome::Revalidated));
+            }
+            Found::Nothing => self.flights.board(digest, repository)?,
+        };
+        if let Boarding::Elsewhere(seat) = boarding {
+            self.ask_right(repository, digest).await?;
+            match self.follow(seat, Outcome::Joined).await {
+                Ok(blob) => return Ok(blob),
+                // The other repository's trouble need not be ours.
+                Err(_) => boarding = self.flights.board(digest, repository)?,
+            }
+        }
+        match boarding {
+            Boarding::Lead(pilot, seat) => {
+                let fill = Fill {
+                    repository: repository.clone(),
+                    digest: *digest,
+                    announced: self.manifests.announced(repository, digest),
+                    upstream: self.origins.of(repository)?.clone(),
+                    store: self.store.clone(),
+                    metrics: self.metrics.clone(),
+                };
+                task::spawn("fill", fill.run(pilot));
+                self.follow(seat, Outcome::Miss).await
+            }
+            Boarding::Join(seat) | Boarding::Elsewhere(seat) => self.follow(seat, Outcome::Joined).await,
+        }
+    }
+
+    /// How long a blob is, without fetching it.
+    ///
+    /// # Errors
+    /// It does not exist, or is not here and upstream cannot be asked now.
+    pub async fn size(&self, repository: &Repository, digest: &Digest) -> Result<(Option<u64>, Outcome), CacheError> {
+        match self.find(repository, digest).await? {
+            Found::Readable(blob) => Ok((Some(blob.size()), Outcome::Hit)),
+            Found::Unlinked(blob) => {
+                self.ask_right(repository, digest).await?;
+                Ok((Some(blob.size()), Outcome::Revalidated))
+            }
+            Found::Nothing => {
+                let size = self.origins.of(repository)?.head_blob(&repository.name, digest).await;
+                let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
+                Ok((size.or_else(|| self.manifests.announced(repository, digest)), Outcome::Bypass))
+            }
+        }
+    }
+
+    fn kept(&self, blob: BlobFile, digest: &Digest, outcome: Outcome) -> Blob {
+        self.store.used(digest);
+        Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }
+    }
+
+    async fn find(&self, repository: &Repository, digest: &Digest) -> Result<Found, CacheError> {
+        let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
+        task::blocking(move || {
+            let Some(blob) = store.blob(&digest)? else { return Ok(Found::Nothing) };
+            let linked = store.link(&repository, &digest)?.is_some();
+            Ok(if linked { Found::Readable(blob) } else { Found::Unlinked(blob) })
+        })
+        .await
+    }
+
+    /// Asks upstream whether `repository`'s readers may have a blob, and remembers that they may.
+    async fn ask_right(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+        let upstream = self.origins.of(repository)?.clone();
+        let work = || {
+            let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
+            async move {
+                let size = upstream.head_blob(&repository.name, &digest).await;
+                let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
+                if let Some(size) = size {
+                    task::blocking(move || store.add_link(&repository, &digest, Link::Blob { size })).await?;
+                }
+                Ok(())
+            }
+        };
+        self.rights.join((repository.clone(), *digest), work).await.0
+    }
+
+    /// Waits for a fill's first bytes: until then an honest error is possible, after that only a cut connection.
+    async fn follow(&self, mut seat: Seat, outcome: Outcome) -> Result<Blob, CacheError> {
+        let first = timeout(self.first_byte_timeout, seat.wait_until(|streaming| streaming.visible > 0)).await;
+        let progress = first.unwrap_or_else(|_elapsed| seat.now());
+        let size = match progress {
+            Progress::Done(blob) => return Ok(Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }),
+            Progress::Streaming(streaming) => streaming.size,
+            Progress::Failed(error) => return Err(error),
+            Progress::Waiting => return Err(CacheError::Late),
+        };
+        let source = Source::Growing { seat, _waiting: Held::new(&self.metrics.fill_waiters) };
+        Ok(Blob { size, outcome, source })
+    }
+}
