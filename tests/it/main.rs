@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod hub_itself;
 mod lying_upstream;
+mod malformed;
 mod outage;
 mod pull;
 mod support;
