@@ -14,6 +14,20 @@ pub mod task;
 
 // Tools.
 pub mod routing;
+pub mod server;
 
 // Walls.
+pub mod storage;
 pub mod upstream;
+
+// Beam.
+pub mod cache;
+
+// Door.
+pub mod http;
+
+// Roof.
+pub mod admin;
+pub mod app;
+pub mod cli;
+pub mod config;

@@ -1,2 +1,5 @@
-//! The `larder` program.
-fn main() {}
+//! The `larder` program: everything is in the library.
+
+fn main() -> std::process::ExitCode {
+    larder::cli::main()
+}

@@ -46,10 +46,16 @@ pub enum RouteError {
     Denied(Repository),
 }
 
-/// The one registry with several names, and the namespace of its official images.
-const DOCKER_HUB: &str = "docker.io";
+/// The one registry with several names.
+pub const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ALIASES: [&str; 2] = ["index.docker.io", "registry-1.docker.io"];
+/// The namespace of its official images.
 const OFFICIAL: &str = "library";
+
+/// The one name that a registry goes by here.
+pub fn canonical(registry: &str) -> &str {
+    if DOCKER_HUB_ALIASES.contains(&registry) { DOCKER_HUB } else { registry }
+}
 
 impl Routes {
     /// `default` is an index into `mirrored`: where names without a known prefix or namespace go.
@@ -86,7 +92,7 @@ impl Routes {
 
     fn by_name(&self, name: &str) -> Option<&Mirrored> {
         let name = name.to_ascii_lowercase();
-        let name = if DOCKER_HUB_ALIASES.contains(&name.as_str()) { DOCKER_HUB } else { &name };
+        let name = canonical(&name);
         self.mirrored.iter().find(|mirrored| mirrored.registry.as_str() == name)
     }
 }

@@ -3,7 +3,7 @@
 //! Only descriptors are read. A document that could be read both as a manifest and as an index is refused
 //! (CVE-2021-41190), and so is one whose own `mediaType` contradicts its shape.
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 use super::descriptor::Descriptor;
@@ -14,21 +14,6 @@ use super::media_type::MediaType;
 pub const MAX_MANIFEST: usize = 4 << 20;
 /// Most descriptors in one manifest; a client's work is bounded by it.
 pub const MAX_DESCRIPTORS: usize = 10_000;
-
-/// What an image of an index runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Platform {
-    /// `linux`, `windows`, or `unknown`.
-    pub os: String,
-    /// `amd64`, `arm64`, …
-    pub architecture: String,
-    /// `v7`, …
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub variant: Option<String>,
-    /// Windows builds are told apart by it.
-    #[serde(default, rename = "os.version", skip_serializing_if = "Option::is_none")]
-    pub os_version: Option<String>,
-}
 
 /// Why some bytes are not a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -12,9 +12,9 @@ pub mod media_type;
 pub mod name;
 
 pub use byte_range::{ByteRange, RangeHeader};
-pub use descriptor::Descriptor;
+pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error_code::ErrorCode;
-pub use manifest::{Manifest, ManifestError, Platform};
+pub use manifest::{Manifest, ManifestError};
 pub use media_type::MediaType;
 pub use name::{NameError, Reference, Registry, RepoName, Repository, Tag};

@@ -3,3 +3,12 @@
 //! One binary, so that it links once. Every test uses port 0 and a temporary directory of its own, and runs in parallel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
+
+mod architecture;
+mod clients;
+mod config;
+mod hub_itself;
+mod lying_upstream;
+mod outage;
+mod pull;
+mod support;

@@ -1,0 +1,43 @@
+# Everything a contributor does, one recipe each. CI runs `just check`.
+
+# This list
+default:
+    @just --list --unsorted
+
+# What the checks need, on Debian: the engines that the tests drive, and cargo's additions
+setup:
+    apt-get install --yes --no-install-recommends busybox-static containerd docker.io docker-registry podman runc skopeo
+    rustup component add clippy rustfmt
+    command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+    cargo fetch --locked
+
+# A mirror of Docker Hub on 127.0.0.1:5000, its data in ./larder-data; arguments go to `larder serve`
+run *arguments:
+    cargo run --locked --release -- serve {{ arguments }}
+
+# All that is checked before a change is merged
+check: fmt-check clippy doc deny test
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Is the code formatted?
+fmt-check:
+    cargo fmt --all --check
+
+# Lints; a warning is an error
+clippy:
+    cargo clippy --locked --all-targets -- --deny warnings
+
+# The documentation builds, and its links lead somewhere
+doc:
+    RUSTDOCFLAGS="--deny warnings" cargo doc --locked --no-deps --document-private-items
+
+# Licences, sources and banned crates
+deny:
+    cargo deny --locked check bans licenses sources
+
+# All tests, or those whose name contains an argument
+test *arguments:
+    cargo test --locked {{ arguments }}

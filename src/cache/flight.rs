@@ -1,0 +1,147 @@
+//! The blobs that are on their way: one flight per digest, joined by everyone who asks for it.
+//!
+//! A flight belongs to its fill task and to no client. Every way in which waiting for it can end has a name, and a
+//! sender that vanishes without a word is one of them: an end of stream is an act, never an absence.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::watch;
+
+use super::error::CacheError;
+use crate::oci::{Digest, Repository};
+use crate::storage::{BlobFile, Growing};
+
+/// Flights at one time. They outlive their clients, so clients alone do not bound them.
+const MAX_FLIGHTS: usize = 1024;
+
+/// How far a fill is.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Upstream has not answered yet.
+    Waiting,
+    /// Bytes are coming in.
+    Streaming(Streaming),
+    /// The blob is complete, verified and kept.
+    Done(BlobFile),
+    /// There will be no more bytes.
+    Failed(CacheError),
+}
+
+/// A fill whose bytes can be read.
+#[derive(Clone, Debug)]
+pub struct Streaming {
+    /// The blob's length in bytes, if upstream told.
+    pub size: Option<u64>,
+    /// The watermark: how many bytes may be read. The last ones stay behind it until the digest is right.
+    pub visible: u64,
+    /// Where to read them.
+    pub growing: Growing,
+}
+
+/// A place at a fill: sees its progress.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    progress: watch::Receiver<Progress>,
+}
+
+impl Seat {
+    /// How far the fill is now.
+    pub fn now(&self) -> Progress {
+        self.progress.borrow().clone()
+    }
+
+    /// Waits until `enough` is true of the progress. What has ended is always enough.
+    pub async fn wait_until(&mut self, enough: impl Fn(&Streaming) -> bool) -> Progress {
+        let arrived = self.progress.wait_for(|progress| match progress {
+            Progress::Waiting => false,
+            Progress::Streaming(streaming) => enough(streaming),
+            Progress::Done(_) | Progress::Failed(_) => true,
+        });
+        match arrived.await {
+            Ok(progress) => progress.clone(),
+            Err(_sender_gone) => Progress::Failed(CacheError::Abandoned),
+        }
+    }
+}
+
+/// Moves the progress; held by the fill task. Dropped, it takes the flight off the table.
+pub struct Pilot {
+    digest: Digest,
+    progress: watch::Sender<Progress>,
+    table: Table,
+}
+
+impl Pilot {
+    /// Tells everyone.
+    pub fn tell(&self, progress: Progress) {
+        self.progress.send_replace(progress);
+    }
+
+    /// Ends the flight: it leaves the table after the blob can be found on disk, and before anyone is told.
+    pub fn land(self, progress: Progress) {
+        self.leave();
+        self.progress.send_replace(progress);
+    }
+
+    fn leave(&self) {
+        let mut flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever came after us under the same digest keeps its place.
+        if flights.get(&self.digest).is_some_and(|flight| flight.seat.progress.same_channel(&self.progress.subscribe()))
+        {
+            flights.remove(&self.digest);
+        }
+    }
+}
+
+impl Drop for Pilot {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+struct Flight {
+    // Whose request it was: asking upstream through this repository is proof enough that its readers may read it.
+    repository: Repository,
+    seat: Seat,
+}
+
+type Table = Arc<Mutex<HashMap<Digest, Flight>>>;
+
+/// The flights of this process; as many as there are fills.
+#[derive(Clone, Default)]
+pub struct Flights {
+    table: Table,
+}
+
+/// What asking for a flight comes to.
+pub enum Boarding {
+    /// Nobody fetches it yet: fly.
+    Lead(Pilot, Seat),
+    /// It is being fetched through the same repository.
+    Join(Seat),
+    /// It is being fetched through another repository; whether ours may have it is not known.
+    Elsewhere(Seat),
+}
+
+impl Flights {
+    /// Joins the flight of `digest`, or begins it.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub fn board(&self, digest: &Digest, repository: &Repository) -> Result<Boarding, CacheError> {
+        let mut flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(digest) {
+            let seat = flight.seat.clone();
+            let ours = flight.repository == *repository;
+            return Ok(if ours { Boarding::Join(seat) } else { Boarding::Elsewhere(seat) });
+        }
+        if flights.len() >= MAX_FLIGHTS {
+            return Err(CacheError::Busy);
+        }
+        let (progress, receiver) = watch::channel(Progress::Waiting);
+        let seat = Seat { progress: receiver };
+        flights.insert(*digest, Flight { repository: repository.clone(), seat: seat.clone() });
+        Ok(Boarding::Lead(Pilot { digest: *digest, progress, table: self.table.clone() }, seat))
+    }
+}

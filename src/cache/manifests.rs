@@ -1,0 +1,214 @@
+//! Manifests by digest: small, whole, verified before anyone sees them, and kept in memory while they are hot.
+//!
+//! The bytes that upstream sent are the bytes that clients get. A manifest is served to those who ask in a repository
+//! that upstream has served it in, and to nobody else.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::error::CacheError;
+use super::metrics::Metrics;
+use super::origin::Origins;
+use super::outcome::Outcome;
+use super::single_flight::{Role, SingleFlight};
+use crate::oci::{Digest, Manifest, MediaType, Reference, Repository, Tag};
+use crate::storage::{Link, StorageError, Store};
+use crate::task;
+use crate::upstream::UpstreamError;
+
+/// Bytes of manifests held in memory.
+const HOT_BYTES: u64 = 64 << 20;
+/// Blobs whose length is remembered because a manifest announced it.
+const MAX_ANNOUNCED: u64 = 100_000;
+
+type Key = (Repository, Digest);
+
+/// A verified manifest.
+#[derive(Clone, Debug)]
+pub struct StoredManifest {
+    /// What its bytes hash to.
+    pub digest: Digest,
+    /// What its bytes say it is.
+    pub media_type: MediaType,
+    /// Its bytes, as upstream sent them.
+    pub bytes: Bytes,
+}
+
+/// The manifests of all cached repositories. Clones share them.
+#[derive(Clone)]
+pub struct Manifests {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    origins: Origins,
+    metrics: Metrics,
+    hot: moka::sync::Cache<Key, StoredManifest>,
+    announced: moka::sync::Cache<Key, u64>,
+    fetches: SingleFlight<Key, StoredManifest>,
+}
+
+enum Found {
+    Readable(StoredManifest),
+    // Another repository's; whether this one may have it is upstream's to say.
+    Unlinked(StoredManifest),
+    Nothing,
+}
+
+impl Manifests {
+    /// Manifests over `store`, fetched from `origins`.
+    pub fn new(store: Store, origins: Origins, metrics: Metrics) -> Manifests {
+        let hot = moka::sync::Cache::builder()
+            .max_capacity(HOT_BYTES)
+            .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
+            .build();
+        let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
+        let fetches = SingleFlight::new("manifest");
+        Manifests { inner: Arc::new(Inner { store, origins, metrics, hot, announced, fetches }) }
+    }
+
+    /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.
+    pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<(StoredManifest, Outcome), CacheError> {
+        let key = (repository.clone(), *digest);
+        if let Some(manifest) = self.inner.hot.get(&key) {
+            self.inner.store.used(digest);
+            return Ok((manifest, Outcome::Hit));
+        }
+        let (inner, wanted) = (self.inner.clone(), key.clone());
+        let unlinked = match task::blocking(move || inner.find(&wanted)).await? {
+            Found::Readable(manifest) => {
+                self.inner.remember(key, &manifest);
+                self.inner.store.used(digest);
+                return Ok((manifest, Outcome::Hit));
+            }
+            Found::Unlinked(manifest) => Some(manifest),
+            Found::Nothing => None,
+        };
+        let outcome = |role| match (role, unlinked.is_some()) {
+            (Role::Joined, _) => Outcome::Joined,
+            (Role::Led, true) => Outcome::Revalidated,
+            (Role::Led, false) => Outcome::Miss,
+        };
+        let work = || {
+            let (inner, key, unlinked) = (self.inner.clone(), key.clone(), unlinked.clone());
+            async move {
+                match unlinked {
+                    Some(manifest) => inner.authorise(key, manifest).await,
+                    None => inner.fetch(key.0, &Reference::Digest(key.1)).await,
+                }
+            }
+        };
+        let (answer, role) = self.inner.fetches.join(key.clone(), work).await;
+        Ok((answer?, outcome(role)))
+    }
+
+    /// Asks upstream what `tag` means now; afterwards that manifest is here. With a copy `at_hand` only a HEAD is sent
+    /// if nothing changed: it is free of charge on Docker Hub, where a GET is a pull.
+    pub async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        at_hand: Option<Digest>,
+    ) -> Result<Digest, CacheError> {
+        let upstream = self.inner.origins.of(repository)?;
+        let reference = Reference::Tag(tag.clone());
+        match upstream.head_manifest(&repository.name, &reference).await {
+            Ok(head) => match head.digest {
+                Some(digest) if Some(digest) == at_hand => return Ok(digest),
+                Some(digest) => return self.get(repository, &digest).await.map(|(manifest, _)| manifest.digest),
+                None => {}
+            },
+            // Docker Hub has answered HEAD with 401 and 405 for hours while GET worked. With a copy at hand that is not
+            // worth a pull; without one it is the only way.
+            Err(error) if at_hand.is_none() && is_doubtful(&error) => {}
+            Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
+        }
+        let fetched = self.inner.fetch(repository.clone(), &reference).await;
+        fetched.map(|manifest| manifest.digest)
+    }
+
+    /// How long a blob is, if a manifest of `repository` that was served lately says so.
+    pub fn announced(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
+        self.inner.announced.get(&(repository.clone(), *digest))
+    }
+}
+
+impl Inner {
+    fn find(&self, (repository, digest): &Key) -> Result<Found, CacheError> {
+        let Some(blob) = self.store.blob(digest)? else { return Ok(Found::Nothing) };
+        if blob.size() > crate::oci::manifest::MAX_MANIFEST as u64 {
+            return Ok(Found::Nothing);
+        }
+        let bytes = blob.read_all().map_err(|error| StorageError::unreadable(digest, error))?;
+        if !digest.matches(&bytes) {
+            self.metrics.stored_mismatch();
+            self.store.quarantine(digest, "its bytes are wrong")?;
+            return Ok(Found::Nothing);
+        }
+        let manifest = self.view(repository, *digest, bytes)?;
+        let linked = self.store.link(repository, digest)?.is_some();
+        Ok(if linked { Found::Readable(manifest) } else { Found::Unlinked(manifest) })
+    }
+
+    async fn authorise(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
+        let upstream = self.origins.of(&key.0)?;
+        let head = upstream.head_manifest(&key.0.name, &Reference::Digest(key.1)).await;
+        head.map_err(|error| CacheError::from_upstream(&key.0.registry, error))?;
+        self.keep(key, manifest).await
+    }
+
+    async fn fetch(&self, repository: Repository, reference: &Reference) -> Result<StoredManifest, CacheError> {
+        let upstream = self.origins.of(&repository)?;
+        let fetched = upstream.manifest(&repository.name, reference).await;
+        let bytes = fetched.map_err(|error| CacheError::from_upstream(&repository.registry, error))?.bytes;
+        let digest = match reference {
+            Reference::Tag(_) => Digest::sha256(&bytes),
+            Reference::Digest(digest) if digest.matches(&bytes) => *digest,
+            Reference::Digest(digest) => {
+                self.metrics.upstream_mismatch();
+                return Err(CacheError::Mismatch { registry: repository.registry, digest: *digest });
+            }
+        };
+        let manifest = self.view(&repository, digest, bytes)?;
+        self.keep((repository, digest), manifest).await
+    }
+
+    fn view(&self, repository: &Repository, digest: Digest, bytes: Bytes) -> Result<StoredManifest, CacheError> {
+        let parsed = Manifest::parse(&bytes)
+            .map_err(|reason| CacheError::NotAManifest { registry: repository.registry.clone(), reason })?;
+        for blob in parsed.blobs() {
+            self.announced.insert((repository.clone(), blob.digest), blob.size);
+        }
+        Ok(StoredManifest { digest, media_type: parsed.media_type, bytes })
+    }
+
+    /// Content first, then the right to it: a crash in between leaves content that nobody may read yet.
+    async fn keep(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
+        let (store, kept) = (self.store.clone(), manifest.clone());
+        let (repository, digest) = key.clone();
+        task::blocking(move || {
+            if store.blob(&digest)?.is_none() {
+                store.put(&digest, &kept.bytes)?;
+            }
+            store.add_link(
+                &repository,
+                &digest,
+                Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 },
+            )
+        })
+        .await?;
+        self.remember(key, &manifest);
+        Ok(manifest)
+    }
+
+    fn remember(&self, key: Key, manifest: &StoredManifest) {
+        self.hot.insert(key, manifest.clone());
+    }
+}
+
+/// Whether a failed HEAD says little about what a GET would bring.
+fn is_doubtful(error: &UpstreamError) -> bool {
+    matches!(error, UpstreamError::Refused { .. } | UpstreamError::Status { .. } | UpstreamError::Invalid { .. })
+}

@@ -1,0 +1,83 @@
+//! The figures of the fill: how many there are, who waits for them, how they ended.
+
+use prometheus::{IntCounterVec, IntGauge, Registry};
+
+use super::error::CacheError;
+use crate::metric;
+
+/// Handles; clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Fills that run now.
+    pub fills_in_flight: IntGauge,
+    /// Readers of fills that run now.
+    pub fill_waiters: IntGauge,
+    fills: IntCounterVec,
+    mismatches: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the cache's figures.
+    pub fn new(registry: &Registry) -> Metrics {
+        Metrics {
+            fills_in_flight: metric::gauge(
+                registry,
+                "larder_fills_in_flight",
+                "Blobs being fetched from upstream now.",
+            ),
+            fill_waiters: metric::gauge(registry, "larder_fill_waiters", "Clients reading a blob while it is fetched."),
+            fills: metric::counters(
+                registry,
+                "larder_fills_total",
+                "Blobs fetched from upstream, by how it ended.",
+                &["result"],
+            ),
+            mismatches: metric::counters(
+                registry,
+                "larder_digest_mismatches_total",
+                "Content that was not what its digest says, by where it came from.",
+                &["where"],
+            ),
+        }
+    }
+
+    /// A fill ended.
+    pub fn fill_ended<T>(&self, result: &Result<T, CacheError>) {
+        let result = match result {
+            Ok(_) => "complete",
+            Err(CacheError::Mismatch { .. } | CacheError::NotAManifest { .. }) => "mismatch",
+            Err(CacheError::Absent { .. } | CacheError::NotMirrored(_)) => "absent",
+            Err(CacheError::Unavailable { .. }) => "upstream",
+            Err(CacheError::Storage(_)) => "storage",
+            Err(CacheError::Abandoned | CacheError::Busy | CacheError::Late) => "abandoned",
+        };
+        self.fills.with_label_values(&[result]).inc();
+    }
+
+    /// What is on disk is not what was written.
+    pub fn stored_mismatch(&self) {
+        self.mismatches.with_label_values(&["disk"]).inc();
+    }
+
+    /// Upstream sent something else than was asked for.
+    pub fn upstream_mismatch(&self) {
+        self.mismatches.with_label_values(&["upstream"]).inc();
+    }
+}
+
+/// Counts one for as long as it lives.
+pub struct Held(IntGauge);
+
+impl Held {
+    /// Counts one more.
+    pub fn new(gauge: &IntGauge) -> Held {
+        gauge.inc();
+        Held(gauge.clone())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

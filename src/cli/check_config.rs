@@ -1,0 +1,37 @@
+//! `larder check-config`: is this file good, and what does it come to? Never starts anything, never shows a password.
+
+use std::io::{ErrorKind, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::failure::Failure;
+use super::process_environment::larder_variables;
+use crate::config::Config;
+
+/// Check a configuration file, and print what is in effect with it.
+///
+/// Prints every setting, with defaults and LARDER_… variables applied, as a configuration file. Passwords are masked.
+/// Exits with 2 and one line if the file is refused.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: larder check-config /etc/larder/larder.toml")]
+pub(super) struct CheckConfig {
+    /// The configuration file (TOML).
+    file: PathBuf,
+}
+
+impl CheckConfig {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let environment = larder_variables()?;
+        let config = Config::load(Some(&self.file), environment.into_iter()).map_err(Failure::wrong_use)?;
+        let mut text = config.to_toml_masked();
+        for setting in config.not_yet_in_effect() {
+            text.push_str(&format!("# note: this version does not act on {setting}\n"));
+        }
+        match std::io::stdout().write_all(text.as_bytes()) {
+            // `larder check-config … | head` has seen enough.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(error)),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}

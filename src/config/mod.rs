@@ -1,0 +1,91 @@
+//! The configuration: a TOML file and the environment become plain, validated values.
+//!
+//! Never opens a socket, and keeps nothing: who wants another configuration loads again. No floor below takes a
+//! [`Config`]; the roof turns it into what each of them needs.
+
+mod checks;
+mod choices;
+mod credentials;
+mod document;
+mod environment;
+mod error;
+mod keys;
+mod quantities;
+mod schema;
+mod spot;
+mod text;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use toml::Value;
+
+use document::Document;
+use environment::Environment;
+use spot::Spot;
+
+pub use choices::{Anonymous, OnDeleted, Proxy};
+pub use error::ConfigError;
+pub use keys::{is_in_effect, keys};
+pub use quantities::{Bandwidth, Count, Size, Timeout, Ttl};
+pub use schema::{Admin, Cache, Config, Mirror, Registry, RepositoryRule, Tls, Upstream};
+pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
+
+impl Config {
+    /// The configuration in the file at `path` (none: the defaults), overridden by the `LARDER_*` among `environment`.
+    ///
+    /// Reads the passwords that it names. Relative paths in it count from the working directory.
+    ///
+    /// # Errors
+    /// Something in it is not allowed; the error is one line that says where, what, and what is.
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl Iterator<Item = (String, String)>,
+    ) -> Result<Config, ConfigError> {
+        let environment = Environment::read(environment)?;
+        let defaults = as_toml(&Config::default());
+        let mut document = Document::read(path)?;
+        document.settle_default_upstream();
+        for setting in &environment.overrides {
+            document.override_with(setting, &defaults)?;
+        }
+        document.settle_urls();
+        let mut config = document.typed()?;
+        checks::check(&config, &document)?;
+        credentials::read(&mut config, &document, environment.password.as_ref())?;
+        Ok(config)
+    }
+
+    /// The settings that differ from their defaults and that this version accepts without acting on them yet.
+    pub fn not_yet_in_effect(&self) -> Vec<String> {
+        let (ours, defaults) = (as_toml(self), as_toml(&Config::default()));
+        let default_of = |key: &str| Spot::top(&defaults).settings().into_iter().find(|spot| spot.key() == key);
+        let registry = self.registry.iter().map(|_| "[registry]: no private registry is served".to_owned());
+        let settings = Spot::top(&ours).settings().into_iter().filter_map(|spot| {
+            let key = spot.key();
+            let later = !is_in_effect(&key) && !key.starts_with("registry.");
+            let value = spot.value.filter(|_| later)?;
+            let differs = default_of(&key).and_then(|spot| spot.value) != Some(value);
+            differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
+        });
+        registry.chain(settings).collect()
+    }
+
+    /// The configuration as a file that gives it again, but for the passwords.
+    pub fn to_toml_masked(&self) -> String {
+        let with_password = self.upstreams.iter().filter(|upstream| upstream.password.is_some());
+        let masked: String =
+            with_password.map(|upstream| format!("# upstream {}: password = \"***\"\n", upstream.name)).collect();
+        let text = toml::to_string(self).unwrap_or_else(|error| format!("# not to be written as TOML: {error}\n"));
+        if masked.is_empty() { text } else { format!("{text}\n{masked}") }
+    }
+}
+
+/// `config` as a document, without the passwords.
+fn as_toml(config: &Config) -> Value {
+    // Nothing in a configuration is beyond TOML: texts, booleans, small numbers, and sections of them.
+    Value::try_from(config).unwrap_or(Value::Table(toml::Table::new()))
+}

@@ -1,0 +1,72 @@
+//! Blobs: GET, HEAD, and one range.
+
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::http::response::Builder;
+use hyper::{Method, Response, StatusCode};
+
+use super::answer::{Answer, finish};
+use super::body;
+use super::error::{ApiError, Resource};
+use super::headers::{self, Lifetime};
+use super::manifest::not_modified;
+use crate::cache::{Blob, Cache, CacheError};
+use crate::oci::{ByteRange, Digest, Repository};
+
+const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
+const BYTES: HeaderValue = HeaderValue::from_static("bytes");
+
+/// The blob of `digest`, or a part of it.
+pub async fn get(
+    cache: &Cache,
+    repository: &Repository,
+    digest: &Digest,
+    method: &Method,
+    request: &HeaderMap,
+) -> Result<Answer, ApiError> {
+    let failed = |error: CacheError| ApiError::from_cache(error, Resource::Blob);
+    let builder = headers::content(Response::builder(), digest, Lifetime::Immutable)
+        .header(header::CONTENT_TYPE, OCTETS)
+        .header(header::ACCEPT_RANGES, BYTES);
+    let subject = Some(digest.to_string());
+    if method == Method::HEAD {
+        let (size, outcome) = cache.blob_size(repository, digest).await.map_err(failed)?;
+        let builder = size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));
+        return Ok(Answer { response: finish(builder, body::empty())?, outcome: Some(outcome), subject });
+    }
+    let blob = cache.blob(repository, digest).await.map_err(failed)?;
+    let outcome = Some(blob.outcome);
+    if headers::has(request, digest) {
+        return Ok(Answer { response: not_modified(builder)?, outcome, subject });
+    }
+    // Of a blob whose length is not known yet no part can be named: the whole is a right answer to any range.
+    let wanted = headers::range(request, digest).zip(blob.size);
+    let response = match wanted {
+        None => whole(builder, blob)?,
+        Some((range, size)) => match range.of(size) {
+            Some(range) => part(builder, blob, range, size)?,
+            None => unsatisfiable(builder, size)?,
+        },
+    };
+    Ok(Answer { response, outcome, subject })
+}
+
+fn whole(builder: Builder, blob: Blob) -> Result<Response<body::Body>, ApiError> {
+    let builder = blob.size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));
+    finish(builder, body::blob(blob.read(None)))
+}
+
+fn part(builder: Builder, blob: Blob, range: ByteRange, size: u64) -> Result<Response<body::Body>, ApiError> {
+    let builder = builder
+        .status(StatusCode::PARTIAL_CONTENT)
+        .header(header::CONTENT_RANGE, range.content_range(size))
+        .header(header::CONTENT_LENGTH, range.length());
+    finish(builder, body::blob(blob.read(Some(range))))
+}
+
+fn unsatisfiable(builder: Builder, size: u64) -> Result<Response<body::Body>, ApiError> {
+    let builder = builder
+        .status(StatusCode::RANGE_NOT_SATISFIABLE)
+        .header(header::CONTENT_RANGE, format!("bytes */{size}"))
+        .header(header::CONTENT_LENGTH, 0);
+    finish(builder, body::empty())
+}

@@ -1,0 +1,130 @@
+//! The only place where failures become statuses: every error of the floors below, its code, its status, its headers.
+//!
+//! The status is chosen for how clients react to it, which differs by resource (protocol.md 3.4): a manifest that cannot
+//! be had is 503, because a 404 would be a lie that clients show; a layer is 404, because on a 5xx Docker tries again for
+//! 75 seconds before it asks elsewhere.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use thiserror::Error;
+
+use super::endpoint::TargetError;
+use crate::cache::CacheError;
+use crate::oci::{ErrorCode, NameError};
+use crate::routing::RouteError;
+
+/// What to tell a client who does not get what it asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{code}: {message}")]
+pub struct ApiError {
+    /// The code of the body.
+    pub code: ErrorCode,
+    /// The status.
+    pub status: StatusCode,
+    /// What happened and what to do next, for a person.
+    pub message: String,
+    /// When to ask again.
+    pub retry_after: Option<Duration>,
+}
+
+/// What kind of thing was asked for: the same failure is told differently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resource {
+    /// A manifest or an index.
+    Manifest,
+    /// A config or a layer.
+    Blob,
+    /// A list.
+    Listing,
+}
+
+impl Resource {
+    fn unknown(self) -> ErrorCode {
+        match self {
+            Resource::Manifest => ErrorCode::ManifestUnknown,
+            Resource::Blob => ErrorCode::BlobUnknown,
+            Resource::Listing => ErrorCode::NameUnknown,
+        }
+    }
+}
+
+/// Upstream's word on when to come back, if it gave none.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+
+impl ApiError {
+    /// An error with its code's own status.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        // The table holds valid statuses only.
+        let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        ApiError { code, status, message: message.into(), retry_after: None }
+    }
+
+    /// The answer to any method that would change something.
+    pub fn read_only() -> ApiError {
+        let message = "this is a mirror, and it is read-only: push to the registry that the image belongs to";
+        ApiError::new(ErrorCode::Unsupported, message)
+    }
+
+    /// The answer to a request that HTTP allows and a registry does not expect.
+    pub fn bad_request(reason: &str) -> ApiError {
+        let status = StatusCode::BAD_REQUEST;
+        ApiError { status, ..ApiError::new(ErrorCode::Unsupported, reason) }
+    }
+
+    /// What a failed lookup is told as.
+    pub fn from_cache(error: CacheError, resource: Resource) -> ApiError {
+        let message = error.to_string();
+        match error {
+            CacheError::Absent { .. } | CacheError::NotMirrored(_) => ApiError::new(resource.unknown(), message),
+            CacheError::NotAManifest { .. } => ApiError::new(ErrorCode::ManifestUnknown, message),
+            CacheError::Unavailable { .. } | CacheError::Mismatch { .. } | CacheError::Late => match resource {
+                Resource::Blob => ApiError::new(ErrorCode::BlobUnknown, message),
+                Resource::Manifest | Resource::Listing => ApiError::unavailable(message),
+            },
+            CacheError::Busy => ApiError::unavailable(message),
+            // The cause is in the log; a client can do nothing with it.
+            CacheError::Storage(_) | CacheError::Abandoned => {
+                ApiError::new(ErrorCode::Unknown, "an error of the mirror's own: its log has the cause")
+            }
+        }
+    }
+
+    fn unavailable(message: String) -> ApiError {
+        ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) }
+    }
+
+    /// The OCI error body.
+    pub fn body(&self) -> String {
+        serde_json::json!({"errors": [{"code": self.code.as_str(), "message": self.message, "detail": null}]})
+            .to_string()
+    }
+}
+
+impl From<TargetError> for ApiError {
+    fn from(error: TargetError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            TargetError::NotFound => {
+                ApiError { status: StatusCode::NOT_FOUND, ..ApiError::new(ErrorCode::Unsupported, message) }
+            }
+            TargetError::Name(_) => ApiError::new(ErrorCode::NameInvalid, message),
+            TargetError::Reference(NameError::Digest(_)) | TargetError::Digest(_) => {
+                ApiError::new(ErrorCode::DigestInvalid, message)
+            }
+            TargetError::Reference(_) => ApiError::new(ErrorCode::ManifestInvalid, message),
+            TargetError::Page | TargetError::Encoding => ApiError::bad_request(&message),
+        }
+    }
+}
+
+impl From<RouteError> for ApiError {
+    fn from(error: RouteError) -> ApiError {
+        let message = error.to_string();
+        match error {
+            // 404, so that the client goes to the real registry.
+            RouteError::UnknownNamespace(_) => ApiError::new(ErrorCode::NameUnknown, message),
+            RouteError::Denied(_) => ApiError::new(ErrorCode::Denied, message),
+        }
+    }
+}

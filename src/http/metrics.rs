@@ -1,0 +1,48 @@
+//! The figures of the door: who asked for what kind of thing, how it went, how long it took.
+//!
+//! No label holds anything that a client chose.
+
+use prometheus::{HistogramVec, IntCounterVec, Registry};
+
+use crate::metric;
+
+/// Handles; clones count together.
+#[derive(Clone)]
+pub struct Metrics {
+    requests: IntCounterVec,
+    seconds: HistogramVec,
+    bytes: IntCounterVec,
+}
+
+impl Metrics {
+    /// Registers the door's figures.
+    pub fn new(registry: &Registry) -> Metrics {
+        Metrics {
+            requests: metric::counters(
+                registry,
+                "larder_requests_total",
+                "Requests answered.",
+                &["endpoint", "method", "status", "outcome"],
+            ),
+            seconds: metric::histograms(
+                registry,
+                "larder_request_duration_seconds",
+                "From a request's headers to the last byte of its answer.",
+                &["endpoint", "outcome"],
+            ),
+            bytes: metric::counters(
+                registry,
+                "larder_response_bytes_total",
+                "Bytes of bodies sent to clients.",
+                &["outcome"],
+            ),
+        }
+    }
+
+    /// One request is done.
+    pub fn answered(&self, endpoint: &str, method: &str, status: u16, outcome: &str, bytes: u64, seconds: f64) {
+        self.requests.with_label_values(&[endpoint, method, status.to_string().as_str(), outcome]).inc();
+        self.seconds.with_label_values(&[endpoint, outcome]).observe(seconds);
+        self.bytes.with_label_values(&[outcome]).inc_by(bytes);
+    }
+}

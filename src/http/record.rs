@@ -1,0 +1,163 @@
+//! One line and one count per request, written when its answer has been sent or cut off.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use hyper::body::{Body as _, Frame, SizeHint};
+use hyper::header::CONTENT_LENGTH;
+use hyper::{Method, Response};
+
+use super::body::Body;
+use super::metrics::Metrics;
+use crate::cache::{BrokenStream, Outcome};
+use crate::clock::Clock;
+
+/// What is known of a request while it is answered.
+pub struct Record {
+    clock: Clock,
+    metrics: Metrics,
+    began: Instant,
+    client: SocketAddr,
+    method: Method,
+    target: String,
+    agent: String,
+    endpoint: &'static str,
+    outcome: Option<Outcome>,
+    subject: Option<String>,
+    problem: Option<String>,
+    status: u16,
+    bytes: u64,
+    // Bytes that the body should have, where that is known.
+    promised: Option<u64>,
+    ended: bool,
+}
+
+/// Longest text of a client's that is written down.
+const MAX_TEXT: usize = 512;
+
+impl Record {
+    /// Begins with what the client sent.
+    pub fn begin(clock: Clock, metrics: Metrics, client: SocketAddr, request: &hyper::Request<impl Sized>) -> Record {
+        let agent = request.headers().get(hyper::header::USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
+        Record {
+            began: clock.tick(),
+            clock,
+            metrics,
+            client,
+            method: request.method().clone(),
+            target: printable(request.uri().path().as_bytes()),
+            agent: printable(agent),
+            endpoint: "none",
+            outcome: None,
+            subject: None,
+            problem: None,
+            status: 0,
+            bytes: 0,
+            promised: None,
+            ended: false,
+        }
+    }
+
+    /// What it turned out to ask for.
+    pub fn endpoint(&mut self, endpoint: &'static str) {
+        self.endpoint = endpoint;
+    }
+
+    /// How the answer came about, and the digest that is served.
+    pub fn served(&mut self, outcome: Outcome, subject: Option<String>) {
+        (self.outcome, self.subject) = (Some(outcome), subject);
+    }
+
+    /// Why there is none.
+    pub fn failed(&mut self, problem: String) {
+        self.problem = Some(problem);
+    }
+
+    /// Goes along with the answer until its last byte.
+    pub fn attach(mut self, response: Response<Body>) -> Response<Recorded> {
+        self.status = response.status().as_u16();
+        self.ended = response.body().is_end_stream();
+        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        self.promised = length.filter(|_| !self.ended);
+        response.map(|body| Recorded { body, record: self })
+    }
+
+    fn method(&self) -> &'static str {
+        match self.method {
+            Method::GET => "GET",
+            Method::HEAD => "HEAD",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            _ => "other",
+        }
+    }
+}
+
+/// Clients choose this text: no control character of theirs reaches a terminal or a log file.
+fn printable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().take(MAX_TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let elapsed = self.clock.tick().saturating_duration_since(self.began);
+        let outcome = self.outcome.map_or("none", Outcome::as_str);
+        self.metrics.answered(self.endpoint, self.method(), self.status, outcome, self.bytes, elapsed.as_secs_f64());
+        tracing::info!(
+            target: "larder::access",
+            client = %self.client.ip(),
+            method = self.method(),
+            path = %self.target,
+            status = self.status,
+            outcome,
+            digest = self.subject.as_deref(),
+            size_bytes = self.bytes,
+            duration_ms = elapsed.as_millis() as u64,
+            // The server does not ask a body for more than it promised, so the end need not be seen.
+            complete = self.ended || self.promised == Some(self.bytes),
+            agent = %self.agent,
+            problem = self.problem.as_deref(),
+            "request"
+        );
+    }
+}
+
+/// An answer's body, counted while it is sent.
+pub struct Recorded {
+    body: Body,
+    record: Record,
+}
+
+impl hyper::body::Body for Recorded {
+    type Data = Bytes;
+    type Error = BrokenStream;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenStream>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(context);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+            }
+            Poll::Ready(Some(Err(error))) => self.record.problem = Some(error.to_string()),
+            Poll::Ready(None) => self.record.ended = true,
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,142 @@
+//! Clients that say nothing, too little, too much, the wrong thing, or come in too great a number.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::fixture::{Server, quick};
+use crate::server::{BindError, Limits, Listener, Metrics, Settings};
+
+#[tokio::test]
+async fn a_client_that_says_nothing_is_closed() {
+    let server = Server::start(quick()).await;
+    let (said, took) = server.connect().await.rest().await;
+    assert_eq!(said, "");
+    assert!(took < Duration::from_millis(800), "{took:?}");
+    server.has_connections(0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_says_one_byte_is_closed() {
+    let server = Server::start(quick()).await;
+    for byte in ["P", "\x17", "\n"] {
+        let mut client = server.connect().await;
+        client.say(byte).await;
+        let (said, took) = client.rest().await;
+        assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{said}");
+        assert!(took < Duration::from_millis(1200), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_dripping_head_is_closed() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    let start = Instant::now();
+    let head = "GET /hello HTTP/1.1\r\nHost: test\r\nX-Long: ".bytes().chain(std::iter::repeat(b'a'));
+    for byte in head {
+        if tokio::io::AsyncWriteExt::write_all(&mut client.stream, &[byte]).await.is_err() {
+            break;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert!(start.elapsed() < Duration::from_millis(1200), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_after_its_answer() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client.get("/hello").await;
+    let (said, took) = client.rest().await;
+    assert!(said.ends_with("hello"), "{said}");
+    assert!(took > Duration::from_millis(300) && took < Duration::from_millis(1200), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_client_hello_on_a_plain_port_is_answered_in_http() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    // More than the header says, so that something is left unread when the answer is given.
+    client.say([&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3], [7; 5000].as_slice()].concat()).await;
+    let (said, _) = client.rest().await;
+    assert!(said.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{said}");
+    let (head, body) = said.split_once("\r\n\r\n").unwrap();
+    assert!(body.contains("plain HTTP") && head.contains(&format!("Content-Length: {}", body.len())), "{said}");
+}
+
+#[tokio::test]
+async fn a_pipelined_pair_gets_two_answers_in_order() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client
+        .say("POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET /hello HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    let said = client.until("hello").await;
+    assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
+    assert!(said.split("HTTP/1.1").nth(1).unwrap().ends_with("\r\n\r\n3"), "{said}");
+}
+
+#[tokio::test]
+async fn too_long_a_head_gets_431_although_the_rest_of_it_is_unread() {
+    let server = Server::start(quick()).await;
+    let many: String = (0..65).map(|n| format!("X-{n}: v\r\n")).collect();
+    for head in [format!("Cookie: {}\r\n", "c".repeat(200 << 10)), many] {
+        let mut client = server.connect().await;
+        client.say(format!("GET /hello HTTP/1.1\r\nHost: test\r\n{head}\r\n")).await;
+        let (said, _) = client.rest().await;
+        assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_upload_still_gets_its_answer() {
+    let server = Server::start(Limits { linger_timeout: Duration::from_secs(5), ..quick() }).await;
+    let mut client = server.connect().await;
+    client.say("PUT /refuse HTTP/1.1\r\nHost: test\r\nContent-Length: 8000000\r\n\r\n").await;
+    client.say(vec![b'x'; 8_000_000]).await;
+    let (said, took) = client.rest().await;
+    assert!(said.starts_with("HTTP/1.1 403 ") && said.ends_with("refused"), "{said}");
+    assert!(took < Duration::from_secs(3));
+}
+
+#[tokio::test]
+async fn continue_is_said_to_a_client_whose_body_is_wanted_and_to_no_other() {
+    let server = Server::start(quick()).await;
+    let expecting =
+        |path| format!("PUT {path} HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    let mut wanted = server.connect().await;
+    wanted.say(expecting("/length")).await;
+    assert_eq!(wanted.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    wanted.say("ab").await;
+    assert!(wanted.until("\r\n\r\n2").await.starts_with("HTTP/1.1 200 OK"));
+    let mut unwanted = server.connect().await;
+    unwanted.say(expecting("/refuse")).await;
+    assert!(unwanted.rest().await.0.starts_with("HTTP/1.1 403 "));
+}
+
+#[tokio::test]
+async fn one_connection_too_many_gets_503_and_the_next_one_a_seat() {
+    let server = Server::start(Limits { max_connections: 2, header_timeout: Duration::from_secs(5), ..quick() }).await;
+    let (first, _second) = (server.connect().await, server.connect().await);
+    server.has_connections(2).await;
+    let mut third = server.connect().await;
+    third.get("/hello").await;
+    let (said, _) = third.rest().await;
+    assert!(said.starts_with("HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n"), "{said}");
+    drop(first);
+    server.has_connections(1).await;
+    let mut fourth = server.connect().await;
+    fourth.get("/hello").await;
+    fourth.until("hello").await;
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_what_to_do() {
+    let server = Server::start(quick()).await;
+    let settings = Settings { name: "mirror", listen: server.address, tls: None, limits: quick() };
+    let error = Listener::bind(settings, &Metrics::new(&prometheus::Registry::new())).await.err().unwrap();
+    assert!(matches!(error, BindError::Listen { .. }));
+    let said = error.to_string();
+    assert!(said.contains(&server.address.to_string()) && said.contains("`listen` in [mirror]"), "{said}");
+}

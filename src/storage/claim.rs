@@ -1,0 +1,153 @@
+//! Taking a data directory: one process at a time, and only a layout that this version knows.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use super::durable;
+use super::error::StorageError;
+use super::layout::Layout;
+
+const VERSION: &str = "larder data directory, layout 1\n";
+
+/// Why a data directory cannot be used.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Another process uses it.
+    #[error("data_dir {0} is in use by another larder: stop that one, or give this one a data_dir of its own")]
+    InUse(PathBuf),
+    /// It was written by a version that this one does not know, or by something else.
+    #[error("data_dir {path} has layout {found:?}, which this version does not know: use the version that wrote it")]
+    UnknownLayout {
+        /// The directory.
+        path: PathBuf,
+        /// The first line of its VERSION file.
+        found: String,
+    },
+    /// It holds other things.
+    #[error("data_dir {0} is not empty and not Larder's: name an empty or a new directory")]
+    NotOurs(PathBuf),
+    /// The disk failed.
+    #[error("data_dir: {0}")]
+    Storage(#[from] StorageError),
+}
+
+/// A data directory that is ours as long as this lives.
+#[derive(Debug)]
+pub struct Claim {
+    _lock: File,
+}
+
+/// Takes the directory, and makes what is missing in it.
+///
+/// # Errors
+/// It is someone else's, of an unknown layout, or the disk refuses. Nothing in it was changed then.
+pub fn claim(layout: &Layout) -> Result<Claim, OpenError> {
+    let root = layout.root();
+    durable::create_directory(root)?;
+    let version = match fs::read_to_string(layout.version()) {
+        Ok(version) => Some(version),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(StorageError::io("reading", &layout.version())(error).into()),
+    };
+    match version.as_deref() {
+        Some(VERSION) => {}
+        Some(other) => {
+            let found = other.lines().next().unwrap_or_default().chars().take(80).collect();
+            return Err(OpenError::UnknownLayout { path: root.to_owned(), found });
+        }
+        None if is_foreign(layout)? => return Err(OpenError::NotOurs(root.to_owned())),
+        None => {}
+    }
+    let lock = lock(layout)?;
+    if version.is_none() {
+        write_version(layout)?;
+    }
+    prepare(layout)?;
+    Ok(Claim { _lock: lock })
+}
+
+fn lock(layout: &Layout) -> Result<File, OpenError> {
+    let path = layout.lock();
+    let lock = File::options().create(true).append(true).open(&path).map_err(StorageError::io("opening", &path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(layout.root().to_owned())),
+        Err(TryLockError::Error(error)) => Err(StorageError::io("locking", &path)(error).into()),
+    }
+}
+
+/// A first start that was killed leaves a LOCK, or a VERSION that was never renamed; a fresh file system `lost+found`.
+fn is_foreign(layout: &Layout) -> Result<bool, StorageError> {
+    let entries = fs::read_dir(layout.root()).map_err(StorageError::io("listing", layout.root()))?;
+    Ok(entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name != "LOCK" && name != "lost+found" && !name.starts_with(".tmp")
+    }))
+}
+
+fn write_version(layout: &Layout) -> Result<(), StorageError> {
+    use std::io::Write;
+    let root = layout.root();
+    let mut temporary = tempfile::NamedTempFile::new_in(root).map_err(StorageError::io("creating a file in", root))?;
+    temporary.write_all(VERSION.as_bytes()).map_err(StorageError::io("writing", &layout.version()))?;
+    durable::publish(temporary, &layout.version()).map(|_file| ())
+}
+
+fn prepare(layout: &Layout) -> Result<(), StorageError> {
+    for directory in [layout.cached(), layout.quarantine(), layout.ingest()] {
+        durable::create_directory(&directory)?;
+    }
+    // What was on its way in when the last process ended is not worth keeping yet: nobody vouches for it.
+    for entry in fs::read_dir(layout.ingest()).map_err(StorageError::io("listing", &layout.ingest()))?.flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+    let mut parents = Vec::new();
+    for directory in layout.blob_directories() {
+        if directory.is_dir() {
+            continue;
+        }
+        fs::create_dir_all(&directory).map_err(StorageError::io("creating directory", &directory))?;
+        parents.extend(directory.parent().map(ToOwned::to_owned));
+    }
+    parents.dedup();
+    if parents.is_empty() {
+        return Ok(());
+    }
+    parents.extend([layout.blobs(), layout.root().to_owned()]);
+    parents.iter().try_for_each(|directory| durable::sync_directory(directory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_is_refused_and_the_first_unharmed() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path().join("data"));
+        let first = claim(&layout).unwrap();
+        assert!(matches!(claim(&layout), Err(OpenError::InUse(_))));
+        drop(first);
+        claim(&layout).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("thesis.tex"), "years of work").unwrap();
+        assert!(matches!(claim(&Layout::new(directory.path().into())), Err(OpenError::NotOurs(_))));
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_newer_layout_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path().into());
+        fs::write(layout.version(), "larder data directory, layout 9\n").unwrap();
+        assert!(matches!(claim(&layout), Err(OpenError::UnknownLayout { .. })));
+    }
+}

@@ -1,0 +1,136 @@
+//! Comparing the index with the files, in both directions, while changes go on. Building it anew is the same, begun with
+//! nothing.
+//!
+//! A walk over the files, on a thread of its own, hands in what it finds, and that is filled in. When the walk is
+//! complete, rows that it did not come across are removed. A row that a recorded change decided since the walk began is
+//! left alone by both: the walk may have passed before the file changed. What was seen and what was decided are kept as
+//! fingerprints, some 16 bytes per row, for as long as the comparison takes; that two keys share one is one chance in
+//! millions even with millions of rows, and costs a row that the next comparison removes.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::mem;
+use std::ops::{Bound, ControlFlow};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::apply::{apply, decides, fill_in};
+use super::change::{Change, Truth};
+use super::fault::Fault;
+use super::key::{self, Key};
+use super::ledger::Ledger;
+use super::queue::Walked;
+use super::rows::message;
+use super::state::Shared;
+use super::table::Table;
+use super::thread;
+
+/// How many changes a walk hands in at once, and how many rows are looked at between two rounds of changes.
+const SLICE: usize = 512;
+
+/// A comparison under way.
+pub(super) struct Comparison {
+    hasher: RandomState,
+    seen: HashSet<u64>,
+    decided: HashSet<u64>,
+    walked: u64,
+    /// Where the search for rows without a file goes on, once the walk is complete.
+    sweep: Option<Vec<u8>>,
+}
+
+impl Comparison {
+    /// Begins one: starts the walk.
+    pub(super) fn begin(shared: &Arc<Shared>, truth: &Arc<dyn Truth>) -> io::Result<Comparison> {
+        let (number, shared, truth) = (shared.queue.expect_walk(), Arc::clone(shared), Arc::clone(truth));
+        thread::run("larder-index-walk", move || walk(&shared, truth.as_ref(), number))?;
+        Ok(Comparison {
+            hasher: RandomState::new(),
+            seen: HashSet::new(),
+            decided: HashSet::new(),
+            walked: 0,
+            sweep: None,
+        })
+    }
+
+    /// How much the walk has told of so far.
+    pub(super) fn walked(&self) -> u64 {
+        self.walked
+    }
+
+    /// A recorded change is about to be applied.
+    pub(super) fn note(&mut self, change: &Change) {
+        if let Some(key) = decides(change) {
+            self.decided.insert(self.hasher.hash_one(key));
+        }
+    }
+
+    /// Fills in what the walk found.
+    pub(super) fn fill_in(&mut self, ledger: &mut Ledger, changes: &[Change]) -> Result<(), Fault> {
+        self.walked += changes.len() as u64;
+        for change in changes {
+            if let Some(key) = decides(change) {
+                let print = self.hasher.hash_one(key);
+                self.seen.insert(print);
+                if self.decided.contains(&print) {
+                    continue;
+                }
+            }
+            fill_in(ledger, change)?;
+        }
+        Ok(())
+    }
+
+    /// The walk is complete: what it did not come across can go.
+    pub(super) fn walk_is_complete(&mut self) {
+        self.sweep = Some(key::FIRST.to_vec());
+    }
+
+    /// Whether there are rows to be looked at.
+    pub(super) fn is_sweeping(&self) -> bool {
+        self.sweep.is_some()
+    }
+
+    /// Looks at some more rows and removes those without a file. True when it has looked at all.
+    pub(super) fn sweep(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
+        let Some(from) = &self.sweep else { return Ok(false) };
+        let rows = ledger.rows().scan(Bound::Excluded(from), &key::LAST).take(SLICE);
+        let keys = rows.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, Fault>>()?;
+        for key in &keys {
+            self.look_at(ledger, key)?;
+        }
+        let all = keys.len() < SLICE;
+        self.sweep = keys.last().filter(|_| !all).map(|key| key.to_vec());
+        Ok(all)
+    }
+
+    fn look_at(&self, ledger: &mut Ledger, key: &[u8]) -> Result<(), Fault> {
+        let print = self.hasher.hash_one(key);
+        let known = self.seen.contains(&print) || self.decided.contains(&print);
+        match Key::parse(key).ok_or_else(|| Fault::unreadable(key))? {
+            Key::Holder(digest, repository) => match ledger.get(&key::link(&repository, &digest))? {
+                Some(_) => Ok(()),
+                None => ledger.remove(key),
+            },
+            Key::Blob(_) | Key::Link(..) | Key::Tag(..) if known => Ok(()),
+            Key::Link(repository, digest) => apply(ledger, &Change::Unlinked { repository, digest }),
+            Key::Blob(_) | Key::Tag(..) => ledger.remove(key),
+        }
+    }
+}
+
+fn walk(shared: &Shared, truth: &dyn Truth, number: u64) {
+    let hand_in = |walked| shared.queue.hand_in(number, walked);
+    let mut found = Vec::with_capacity(SLICE);
+    let walked = catch_unwind(AssertUnwindSafe(|| {
+        truth.walk(&mut |change| {
+            found.push(change);
+            if found.len() < SLICE { ControlFlow::Continue(()) } else { hand_in(Walked::Found(mem::take(&mut found))) }
+        })
+    }));
+    let result = walked.unwrap_or_else(|panic| Err(io::Error::other(message(panic.as_ref()).to_owned())));
+    if hand_in(Walked::Found(found)).is_continue() {
+        // If nobody wants to know, that is all right too.
+        let _unwanted = hand_in(Walked::Finished(result));
+    }
+}

@@ -1,0 +1,183 @@
+//! Every path below the data directory, and nothing else: the only file that joins paths.
+//!
+//! Paths are built from checked types alone ([`Digest`], [`Repository`], [`Tag`]), whose texts are plain file names, so
+//! none of them can point outside. Directories of ours begin with an underscore where repository components stand,
+//! which those never do.
+//!
+//! ```text
+//! VERSION LOCK
+//! blobs/sha256/ab/abcd…                      content, complete and verified
+//! ingest/                                    content on its way in
+//! cached/docker.io/library/alpine/_links/    which digests this repository may be asked for
+//! cached/docker.io/library/alpine/_tags/     what its tags meant when upstream was last asked
+//! cached/docker.io/library/alpine/_referrers/
+//! quarantine/                                content that was found to be wrong
+//! index/                                     sled; can be deleted at any time
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use crate::oci::{Algorithm, Digest, Repository, Tag};
+
+const LINKS: &str = "_links";
+const TAGS: &str = "_tags";
+const REFERRERS: &str = "_referrers";
+
+/// Knows where everything is.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a data directory.
+    pub fn new(root: PathBuf) -> Layout {
+        Layout { root }
+    }
+
+    /// The data directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Says which layout the directory has.
+    pub fn version(&self) -> PathBuf {
+        self.root.join("VERSION")
+    }
+
+    /// Held by the one process that uses the directory.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("LOCK")
+    }
+
+    /// Where content grows before it is verified.
+    pub fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    /// The index's own directory.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Where wrong content goes.
+    pub fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// All content.
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// The directories that blobs stand in; made once, so that a commit syncs only one.
+    pub fn blob_directories(&self) -> impl Iterator<Item = PathBuf> {
+        let blobs = self.blobs();
+        Algorithm::ALL.into_iter().flat_map(move |algorithm| {
+            let directory = blobs.join(algorithm.as_str());
+            (0..=255u8).map(move |first| directory.join(format!("{first:02x}")))
+        })
+    }
+
+    /// The content of a digest.
+    pub fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root.join("blobs").join(digest.algorithm().as_str()).join(&hex[..2]).join(&hex)
+    }
+
+    /// All cached repositories.
+    pub fn cached(&self) -> PathBuf {
+        self.root.join("cached")
+    }
+
+    /// One cached repository.
+    pub fn repository(&self, repository: &Repository) -> PathBuf {
+        let mut path = self.root.join("cached");
+        path.push(repository.registry.as_str());
+        path.extend(repository.name.components());
+        path
+    }
+
+    /// A repository's links.
+    pub fn links(&self, repository: &Repository) -> PathBuf {
+        self.repository(repository).join(LINKS)
+    }
+
+    /// That a repository may be asked for a digest.
+    pub fn link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+        self.links(repository).join(file_name(digest))
+    }
+
+    /// A repository's tags.
+    pub fn tags(&self, repository: &Repository) -> PathBuf {
+        self.repository(repository).join(TAGS)
+    }
+
+    /// What a tag means.
+    pub fn tag(&self, repository: &Repository, tag: &Tag) -> PathBuf {
+        self.tags(repository).join(tag.as_str())
+    }
+
+    /// What refers to a digest.
+    pub fn referrers(&self, repository: &Repository, digest: &Digest) -> PathBuf {
+        self.repository(repository).join(REFERRERS).join(file_name(digest))
+    }
+}
+
+/// `sha256-abcd…`: a digest as one path component.
+pub fn file_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().as_str(), digest.hex())
+}
+
+/// The reverse of [`file_name`].
+pub fn parse_file_name(name: &str) -> Option<Digest> {
+    let (algorithm, hex) = name.split_once('-')?;
+    format!("{algorithm}:{hex}").parse().ok()
+}
+
+/// Which of ours a directory inside a repository's is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// Links.
+    Links,
+    /// Tags.
+    Tags,
+    /// Referrers.
+    Referrers,
+    /// A further component of a repository's name.
+    Repository,
+}
+
+/// Tells our directories from name components.
+pub fn inside(directory: &str) -> Inside {
+    match directory {
+        LINKS => Inside::Links,
+        TAGS => Inside::Tags,
+        REFERRERS => Inside::Referrers,
+        _ => Inside::Repository,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_stays_inside_and_is_its_own() {
+        let layout = Layout::new("/data".into());
+        let repository = Repository { registry: "docker.io".parse().unwrap(), name: "a/b".parse().unwrap() };
+        let digest = Digest::sha256(b"x");
+        let paths = [
+            layout.blob(&digest),
+            layout.link(&repository, &digest),
+            layout.tag(&repository, &"latest".parse().unwrap()),
+            layout.referrers(&repository, &digest),
+        ];
+        for path in &paths {
+            assert!(path.starts_with("/data") && !path.to_string_lossy().contains(".."), "{path:?}");
+        }
+        assert_eq!(parse_file_name(&file_name(&digest)), Some(digest));
+        assert_eq!(layout.blob_directories().count(), 512);
+        assert!(layout.blob_directories().any(|directory| Some(directory.as_path()) == paths[0].parent()));
+    }
+}

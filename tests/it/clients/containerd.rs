@@ -1,0 +1,97 @@
+//! Debian's containerd and its `ctr`, with Larder named in a `hosts.toml`.
+
+use std::cell::Cell;
+use std::process::Command;
+
+use super::Client;
+use super::images::Image;
+use super::larder::Larder;
+use super::process::{Process, Program, run};
+use super::scratch::Scratch;
+
+const CONTAINERD: Program = Program::new("containerd", "containerd");
+const CTR: Program = Program::new("ctr", "containerd");
+const RUNC: Program = Program::new("runc", "runc");
+
+pub(super) const PROGRAMS: [Program; 3] = [CONTAINERD, CTR, RUNC];
+
+pub(super) struct Containerd {
+    daemon: Process,
+    containers: Cell<usize>,
+    home: Scratch,
+}
+
+impl Containerd {
+    pub(super) fn using(mirror: &Larder) -> Self {
+        let home = Scratch::new("ctrd");
+        let hosts = format!(
+            "server = \"https://registry-1.docker.io\"\n[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
+            mirror.mirror_url()
+        );
+        home.write("certs.d/docker.io/hosts.toml", &hosts);
+        // The CRI plugin wants CNI and a network of the machine's; ctr does without.
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
+             [grpc]\naddress = {:?}\n[ttrpc]\naddress = {:?}\n",
+            home.join("root"),
+            home.join("state"),
+            home.join("sock"),
+            home.join("ttrpc")
+        );
+        home.write("config.toml", &config);
+        let daemon = start(&home);
+        Self { daemon, containers: Cell::new(0), home }
+    }
+
+    fn ctr(&self, arguments: &[&str]) -> String {
+        run(ctr(&self.home).args(arguments))
+    }
+}
+
+impl Client for Containerd {
+    fn pull(&mut self, reference: &str) {
+        let hosts = self.home.join("certs.d");
+        self.ctr(&["images", "pull", "--hosts-dir", hosts.to_str().unwrap(), reference]);
+    }
+
+    fn check(&self, image: &Image, reference: &str) {
+        let listed = self.ctr(&["images", "ls", &format!("name=={reference}")]);
+        assert!(listed.contains(&image.top.digest), "{reference} became {listed}");
+    }
+
+    fn run(&self, reference: &str) -> Option<String> {
+        // runc keeps every containerd's containers in one place, so the name must be unique on the machine.
+        let home = self.home.path().file_name().unwrap().to_str().unwrap();
+        let id = format!("{home}-{}", self.containers.replace(self.containers.get() + 1));
+        Some(self.ctr(&["run", "--rm", reference, &id]))
+    }
+
+    fn forget_images(&mut self) {
+        let names = self.ctr(&["images", "ls", "--quiet"]);
+        let mut remove = ctr(&self.home);
+        // Without --sync the content is collected some time later, and the next pull might still find it.
+        run(remove.args(["images", "rm", "--sync"]).args(names.lines()));
+        assert_eq!(self.ctr(&["content", "ls", "--quiet"]).trim(), "");
+    }
+
+    fn wipe(&mut self) {
+        self.daemon.stop();
+        self.home.remove("root");
+        self.home.remove("state");
+        self.daemon = start(&self.home);
+    }
+}
+
+fn start(home: &Scratch) -> Process {
+    let mut command = CONTAINERD.command(home.path());
+    command.arg("--config").arg(home.join("config.toml"));
+    let mut daemon = Process::spawn(CONTAINERD.name, &mut command, home.join("log"));
+    daemon.wait_until_ready(|daemon| daemon.log().contains("successfully booted").then_some(()));
+    daemon
+}
+
+fn ctr(home: &Scratch) -> Command {
+    let mut command = CTR.command(home.path());
+    command.arg("--address").arg(home.join("sock"));
+    command
+}

@@ -1,0 +1,90 @@
+//! Debian's dockerd with Larder among its `registry-mirrors`.
+//!
+//! It runs beside any dockerd of the machine: own roots, socket, pid file and configuration.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::Client;
+use super::images::Image;
+use super::larder::Larder;
+use super::process::{Process, Program, run};
+use super::scratch::Scratch;
+
+const DOCKERD: Program = Program::new("dockerd", "docker.io");
+const DOCKER: Program = Program::new("docker", "docker.io");
+
+pub(super) const PROGRAMS: [Program; 2] = [DOCKERD, DOCKER];
+
+pub(super) struct Docker {
+    daemon: Process,
+    home: Scratch,
+}
+
+impl Docker {
+    pub(super) fn using(mirror: &Larder) -> Self {
+        let home = Scratch::new("docker");
+        home.write("daemon.json", &json!({ "registry-mirrors": [mirror.mirror_url()] }).to_string());
+        let daemon = start(&home);
+        Self { daemon, home }
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        run(docker(&self.home).args(arguments))
+    }
+}
+
+impl Client for Docker {
+    fn pull(&mut self, reference: &str) {
+        self.docker(&["pull", reference]);
+    }
+
+    fn check(&self, image: &Image, reference: &str) {
+        let found: Value = serde_json::from_str(&self.docker(&["image", "inspect", reference])).unwrap();
+        // An image's id is its config's digest in the classic store, the digest its name stood for in containerd's.
+        let id = found[0]["Id"].as_str().unwrap();
+        assert!([&image.local().blobs[0].digest, &image.top.digest].iter().any(|it| *it == id), "{reference} is {id}");
+        let digests = found[0]["RepoDigests"].to_string();
+        assert!(digests.contains(&image.top.digest), "{reference} became {digests}");
+    }
+
+    fn run(&self, reference: &str) -> Option<String> {
+        // No network: the daemon runs without a bridge, since it must not touch the machine's firewall.
+        Some(self.docker(&["run", "--rm", "--network", "none", "--pull", "never", reference]))
+    }
+
+    fn forget_images(&mut self) {
+        let ids = self.docker(&["image", "ls", "--all", "--quiet"]);
+        let mut remove = docker(&self.home);
+        run(remove.args(["image", "rm", "--force"]).args(ids.lines()));
+    }
+
+    fn wipe(&mut self) {
+        self.daemon.stop();
+        self.home.remove("root");
+        self.home.remove("exec");
+        self.daemon = start(&self.home);
+    }
+}
+
+fn start(home: &Scratch) -> Process {
+    let mut command = DOCKERD.command(home.path());
+    command.arg("--data-root").arg(home.join("root")).arg("--exec-root").arg(home.join("exec"));
+    command.arg("--pidfile").arg(home.join("pid")).arg("--config-file").arg(home.join("daemon.json"));
+    command.arg("--host").arg(socket(home));
+    command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+    let mut daemon = Process::spawn(DOCKERD.name, &mut command, home.join("log"));
+    daemon.wait_until_ready(|daemon| daemon.log().contains("API listen on").then_some(()));
+    daemon
+}
+
+fn docker(home: &Scratch) -> Command {
+    let mut command = DOCKER.command(home.path());
+    command.arg("--host").arg(socket(home));
+    command
+}
+
+fn socket(home: &Scratch) -> String {
+    format!("unix://{}", home.join("sock").display())
+}

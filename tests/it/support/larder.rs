@@ -1,0 +1,129 @@
+//! The real server, in this process: its own data directory, free ports, and a clock that the test moves by hand.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use larder::app::Server;
+use larder::clock::Clock;
+use larder::config::Config;
+use tempfile::TempDir;
+
+use super::client::{Answer, Call};
+use super::hub::Hub;
+
+/// A running mirror.
+pub struct Larder {
+    /// Its time.
+    pub clock: Clock,
+    home: TempDir,
+    config: String,
+    server: Option<Server>,
+}
+
+impl Larder {
+    /// A mirror of `hub` with short time limits.
+    pub async fn mirroring(hub: &Hub) -> Larder {
+        Larder::configured(hub, "", "").await
+    }
+
+    /// The same, with more lines for `[cache]` and for its `[[upstream]]`.
+    pub async fn configured(hub: &Hub, cache: &str, upstream: &str) -> Larder {
+        let home = tempfile::tempdir().unwrap();
+        let mut config = format!(
+            "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[cache]\n{cache}\n\
+             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n{upstream}\n",
+            home.path().join("data"),
+            hub.registry_url(),
+        );
+        if hub.is_tls() {
+            writeln!(config, "ca = {:?}", hub.ca_file()).unwrap();
+        }
+        let mut larder = Larder { clock: Clock::system(), home, config, server: None };
+        larder.start().await;
+        larder
+    }
+
+    /// Starts, for the first time or again after [`Larder::stop`], on the same data.
+    pub async fn start(&mut self) {
+        let file = self.home.path().join("larder.toml");
+        std::fs::write(&file, &self.config).unwrap();
+        let config = Config::load(Some(&file), std::iter::empty()).unwrap();
+        self.server = Some(Server::start(&config, self.clock.clone()).await.unwrap());
+    }
+
+    /// Stops in good order, and starts on the same data.
+    pub async fn restart(&mut self) {
+        self.stop().await;
+        self.start().await;
+    }
+
+    /// Stops in good order.
+    pub async fn stop(&mut self) {
+        let server = self.server.take().unwrap();
+        server.begin_to_stop(Duration::from_secs(5));
+        server.stopped().await;
+    }
+
+    /// Where clients pull.
+    pub fn mirror(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().mirror
+    }
+
+    /// Where the operator looks.
+    pub fn admin(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().admin
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// `GET` at the mirror.
+    pub async fn get(&self, path: &str) -> Answer {
+        Call::get(path).send(self.mirror()).await
+    }
+
+    /// `HEAD` at the mirror.
+    pub async fn head(&self, path: &str) -> Answer {
+        Call::head(path).send(self.mirror()).await
+    }
+
+    /// The sum of all series of a metric whose labels contain `label`.
+    pub async fn metric(&self, name: &str, label: &str) -> f64 {
+        let page = Call::get("/metrics").send(self.admin()).await.text();
+        let series = page.lines().filter(|line| {
+            let (series, _) = line.rsplit_once(' ').unwrap_or_default();
+            series.split('{').next() == Some(name) && series.contains(label)
+        });
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+}
+
+/// Every file below `directory`, with its content.
+pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let Ok(entries) = std::fs::read_dir(directory) else { return found };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push((path.clone(), std::fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// That every blob at rest is what its name says, and nothing is half-way in.
+pub fn assert_sound(data: &Path) {
+    for algorithm in ["sha256", "sha512"] {
+        for (path, content) in files(&data.join("blobs").join(algorithm)) {
+            let digest: larder::oci::Digest =
+                format!("{algorithm}:{}", path.file_name().unwrap().to_str().unwrap()).parse().unwrap();
+            assert!(digest.matches(&content), "{path:?} has other content than its name says");
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! What the integration tests stand on: a fake Docker Hub with scripted faults, images, and a client that sees the wire.
+//!
+//! Nothing here knows how Larder works inside.
+
+#![allow(dead_code, reason = "a stock of tools: no test uses all of them")]
+
+pub mod client;
+pub mod hub;
+pub mod image;
+pub mod larder;
