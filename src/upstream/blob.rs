@@ -36,7 +36,10 @@ impl BlobBody {
         Ok(BlobBody { start: range.start, total: range.total, left: Some(range.end - range.start), answer })
     }
 
-    /// The next bytes; `None` when the length that was declared has arrived, and at no other end.
+    /// The next bytes; `None` when the declared length has arrived. Only a body that declares none may end anywhere.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]; it is not worth calling again.
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let (piece, part) = (self.answer.next().await?, self.answer.part);
         let Some(left) = self.left else { return Ok(piece) };

@@ -21,7 +21,7 @@ use super::origin::Origin;
 use super::realm;
 use super::settings::Account;
 use super::token::{MAX_ANSWER, Token, TokenService, basic};
-use super::transport::Question;
+use super::transport::Bodiless;
 use crate::clock::Clock;
 use crate::oci::RepoName;
 use crate::task;
@@ -198,7 +198,7 @@ impl Inner {
 
     async fn fetch(&self, repo: &RepoName, service: &TokenService) -> Result<Token, UpstreamError> {
         let part = Part::Token;
-        let mut question = Question::default();
+        let mut question = Bodiless::default();
         *question.uri_mut() = service
             .url(repo, self.account.as_ref())
             .ok_or_else(|| UpstreamError::Invalid { part, reason: "its URL cannot take our question".into() })?;

@@ -94,6 +94,12 @@ pub enum UpstreamError {
         /// 401 or 403.
         status: u16,
     },
+    /// A 416: the blob has no such byte, or other bytes than we thought.
+    #[error("{part} does not have so many bytes (416)")]
+    OutOfRange {
+        /// Who.
+        part: Part,
+    },
     /// The configured account is not accepted.
     #[error("{part} does not accept our account (401): check user name and password")]
     AccountRefused {
@@ -142,7 +148,7 @@ impl UpstreamError {
 
     /// Whether the upstream, or the way to it, is not in working order. One that limits our rate is.
     pub fn is_outage(&self) -> bool {
-        !self.is_absence() && !matches!(self, UpstreamError::RateLimited { .. })
+        !self.is_absence() && !matches!(self, UpstreamError::RateLimited { .. } | UpstreamError::OutOfRange { .. })
     }
 
     /// Whose error it is.
@@ -152,6 +158,7 @@ impl UpstreamError {
             UpstreamError::Unreachable { part, .. }
             | UpstreamError::TimedOut { part, .. }
             | UpstreamError::RateLimited { part, .. }
+            | UpstreamError::OutOfRange { part }
             | UpstreamError::AccountRefused { part }
             | UpstreamError::Status { part, .. }
             | UpstreamError::Invalid { part, .. }
@@ -172,6 +179,7 @@ mod tests {
             (UpstreamError::NotFound, true, false),
             (UpstreamError::Refused { status: 401 }, true, false),
             (UpstreamError::RateLimited { part, retry_after: None }, false, false),
+            (UpstreamError::OutOfRange { part }, false, false),
             (UpstreamError::Status { part, status: 404 }, false, true),
             (UpstreamError::AccountRefused { part }, false, true),
             (UpstreamError::TimedOut { part, phase: Phase::Head }, false, true),

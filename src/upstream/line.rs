@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::error::{Part, Phase, UpstreamError};
 use super::headers::{self, RateLimit};
 use super::metrics::{Kind, Meter};
-use super::transport::{Question, Transport, describe};
+use super::transport::{Bodiless, Transport, describe};
 use crate::clock::Clock;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("larder/", env!("CARGO_PKG_VERSION")));
@@ -57,7 +57,7 @@ impl Line {
         self: &Arc<Self>,
         kind: Kind,
         part: Part,
-        mut question: Question,
+        mut question: Bodiless,
     ) -> Result<Answer, UpstreamError> {
         question.headers_mut().insert(USER_AGENT, AGENT);
         question.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));

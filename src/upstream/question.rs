@@ -15,7 +15,7 @@ use super::line::{Answer, Line};
 use super::metrics::Kind;
 use super::origin::{Origin, Refusal};
 use super::redirect::{self, MAX_HOPS};
-use super::transport;
+use super::transport::Bodiless;
 use crate::oci::{MediaType, RepoName};
 
 /// Something to ask about a repository.
@@ -58,6 +58,9 @@ impl Asker {
             }
             StatusCode::OK => Ok(answer),
             StatusCode::PARTIAL_CONTENT if question.from > 0 => Ok(answer),
+            StatusCode::RANGE_NOT_SATISFIABLE if question.from > 0 => {
+                Err(UpstreamError::OutOfRange { part: answer.part })
+            }
             _ => Err(self.refusal(question.kind, &answer)),
         }
     }
@@ -132,8 +135,8 @@ impl Asker {
 }
 
 /// One request of `question`, at `url`.
-fn request(question: &Question<'_>, url: &Uri, credential: Option<&Credential>) -> transport::Question {
-    let mut request = transport::Question::default();
+fn request(question: &Question<'_>, url: &Uri, credential: Option<&Credential>) -> Bodiless {
+    let mut request = Bodiless::default();
     *request.uri_mut() = url.clone();
     if matches!(question.kind, Kind::ManifestHead | Kind::BlobHead) {
         *request.method_mut() = Method::HEAD;

@@ -25,7 +25,8 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// For the next bytes of a body.
     pub stall_timeout: Duration,
-    /// Downloads at a time, and as many other requests beside them.
+    /// Downloads at a time, and as many other requests beside them. The wait for a place among them has no limit here:
+    /// it is the caller who knows what the answer is worth.
     pub max_connections: usize,
 }
 
@@ -42,8 +43,8 @@ pub struct Account {
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// The URL cannot be one of a registry.
-    #[error("{0} is no URL of a registry: {1}")]
-    Url(Uri, &'static str),
+    #[error("not the URL of a registry: {0}")]
+    Url(&'static str),
     /// The extra certificates cannot be used.
     #[error("the extra CA cannot be used: {0}")]
     Ca(String),
@@ -58,20 +59,18 @@ pub enum SetupError {
 impl Settings {
     /// Refuses what the rest of this room relies on not to be there.
     pub(super) fn check(&self) -> Result<(), SetupError> {
-        let wrong = |reason| Err(SetupError::Url(self.url.clone(), reason));
-        let Some(authority) = self.url.authority() else { return wrong("it has no host") };
-        if !matches!(self.url.scheme_str(), Some("http" | "https")) {
-            return wrong("write http:// or https://");
+        let (Some(authority), Some(host)) = (self.url.authority(), self.url.host()) else {
+            return Err(SetupError::Url("it has no host"));
+        };
+        let rules = [
+            (matches!(self.url.scheme_str(), Some("http" | "https")), "write http:// or https://"),
+            (!authority.as_str().contains('@'), "an account belongs in user name and password"),
+            (authority.as_str() == host || self.url.port_u16().is_some(), "its port is no number"),
+            (self.url.query().is_none(), "it has a query"),
+        ];
+        match rules.into_iter().find(|(is_kept, _)| !is_kept) {
+            Some((_, reason)) => Err(SetupError::Url(reason)),
+            None => Ok(()),
         }
-        if authority.as_str().contains('@') {
-            return Err(SetupError::Url(Uri::default(), "an account belongs in username and password"));
-        }
-        if self.url.port_u16().is_none() && self.url.host().is_some_and(|host| authority.as_str() != host) {
-            return wrong("its port is no number");
-        }
-        if self.url.query().is_some() {
-            return wrong("it has a query");
-        }
-        Ok(())
     }
 }

@@ -20,7 +20,7 @@ use super::error::{Part, Phase, UpstreamError};
 use crate::task;
 
 /// A request without a body: nothing that we ask has one.
-pub type Question = Request<Empty<Bytes>>;
+pub type Bodiless = Request<Empty<Bytes>>;
 
 /// How long a connection waits for its next request: less than the minute and more after which NATs and servers forget.
 const IDLE: Duration = Duration::from_secs(75);
@@ -58,7 +58,7 @@ impl Transport {
 
     /// The head of the answer to `question`; `part` is whom it is for. A connection that breaks before it is replaced
     /// once: everything that we send may be sent twice.
-    pub async fn send(&self, part: Part, question: Question) -> Result<Response<Incoming>, UpstreamError> {
+    pub async fn send(&self, part: Part, question: Bodiless) -> Result<Response<Incoming>, UpstreamError> {
         match self.attempt(&self.pooled, part, question.clone()).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Final(error)) => Err(error),
@@ -73,7 +73,7 @@ impl Transport {
         &self,
         client: &Client<Dialer, Empty<Bytes>>,
         part: Part,
-        mut question: Question,
+        mut question: Bodiless,
     ) -> Result<Response<Incoming>, Failure> {
         let mut connection = capture_connection(&mut question);
         let mut answer = client.request(question);

@@ -96,6 +96,8 @@ async fn a_range_is_what_was_asked_for_or_the_whole() {
         let error = blob_from(4, move || Reply::Say(answer(206, &line, "456789"))).await.err().unwrap();
         assert!(matches!(error, UpstreamError::Invalid { .. }), "{range}: {error}");
     }
+    let behind = blob_from(10, || Reply::Say(answer(416, "content-range: bytes */10\r\n", ""))).await;
+    assert_eq!(behind.err().unwrap(), UpstreamError::OutOfRange { part: Part::Registry });
     let unasked = blob_from(0, || Reply::Say(answer(206, "content-range: bytes 0-9/10\r\n", "0123456789"))).await;
     assert_eq!(unasked.err().unwrap(), UpstreamError::Status { part: Part::Registry, status: 206 });
 }
@@ -199,4 +201,73 @@ async fn each_question_reads_its_answer() {
     let page = upstream.tags(&alpine(), None, None).await.unwrap();
     assert_eq!((page.tags, page.more), (vec![], false));
     assert_eq!(upstream.referrers(&alpine(), &digest()).await.unwrap(), r#"{"manifests":[]}"#);
+}
+
+#[tokio::test]
+async fn what_happens_is_counted() {
+    let limits = "ratelimit-limit: 100;w=21600\r\nratelimit-remaining: 20;w=21600\r\n";
+    let peer = Peer::new(move |number, _| match number {
+        0 => Reply::Say(answer(200, limits, "{}")),
+        1 => Reply::Say(answer(503, "", "")),
+        2 => Reply::Stall(String::new()),
+        _ => Reply::Say(answer(307, "location: http://cdn.localhost:1/\r\n", "")),
+    })
+    .await;
+    let figures = prometheus::Registry::new();
+    let upstream = Upstream::new(peer.settings(), Clock::system(), Metrics::new(&figures)).unwrap();
+    let text = || prometheus::TextEncoder::new().encode_to_string(&figures.gather()).unwrap();
+    let has = |text: &str, lines: &[&str]| lines.iter().for_each(|line| assert!(text.contains(line), "{line}\n{text}"));
+
+    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    has(
+        &text(),
+        &[
+            r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
+            r#"larder_upstream_bytes_total{upstream="hub.test"} 2"#,
+            r#"larder_upstream_ratelimit_limit{upstream="hub.test"} 100"#,
+            r#"larder_upstream_ratelimit_remaining{upstream="hub.test"} 20"#,
+        ],
+    );
+    upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    has(&text(), &[r#"larder_upstream_up{part="registry",upstream="hub.test"} 0"#]);
+    upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    upstream.blob(&alpine(), &digest(), 0).await.err().unwrap();
+    has(
+        &text(),
+        &[
+            r#"larder_upstream_requests_total{kind="manifest",status="200",upstream="hub.test"} 1"#,
+            r#"larder_upstream_requests_total{kind="manifest",status="503",upstream="hub.test"} 1"#,
+            r#"larder_upstream_requests_total{kind="manifest",status="timeout",upstream="hub.test"} 1"#,
+            r#"larder_upstream_requests_total{kind="blob",status="307",upstream="hub.test"} 1"#,
+            r#"larder_upstream_requests_total{kind="blob",status="error",upstream="hub.test"} 1"#,
+            r#"larder_upstream_request_duration_seconds_count{kind="manifest",upstream="hub.test"} 3"#,
+            r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
+            r#"larder_upstream_up{part="cdn",upstream="hub.test"} 0"#,
+        ],
+    );
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_and_a_dead_network_is_no_reason() {
+    let settings = |url: &str| Settings {
+        name: "hub.test".parse().unwrap(),
+        url: url.parse().unwrap(),
+        account: None,
+        extra_ca: some_ca(),
+        connect_timeout: Duration::from_secs(1),
+        header_timeout: Duration::from_secs(1),
+        stall_timeout: Duration::from_secs(1),
+        max_connections: 1,
+    };
+    let new = |settings| Upstream::new(settings, Clock::system(), Metrics::new(&prometheus::Registry::new()));
+    for url in ["https://no-such-host.invalid", "http://10.0.0.1:5000/hub/", "https://[::1]:5000"] {
+        assert!(new(settings(url)).is_ok(), "{url}");
+    }
+    for url in ["registry.example", "/v2/", "ftp://a", "https://me:hunter2@a", "https://a:b", "https://a?x"] {
+        let error = new(settings(url)).err().unwrap().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+    for pem in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        assert!(new(Settings { extra_ca: Some(pem.into()), ..settings("https://a") }).is_err());
+    }
 }
