@@ -4,8 +4,8 @@
 //! A walk over the files, on a thread of its own, hands in what it finds, and that is filled in. When the walk is
 //! complete, rows that it did not come across are removed. A row that a recorded change decided since the walk began is
 //! left alone by both: the walk may have passed before the file changed. What was seen and what was decided are kept as
-//! fingerprints, some 16 bytes per row, for as long as the comparison takes; that two keys share one is one chance in
-//! millions even with millions of rows, and costs a row that the next comparison removes.
+//! fingerprints, some 16 bytes per row, for as long as the comparison takes. Should two keys ever share one, a row stays that
+//! the next comparison removes.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

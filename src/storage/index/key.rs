@@ -4,8 +4,6 @@
 //! byte that is, so keys are in the order of the types ([`Repository`], [`Digest`], [`Tag`]), and all rows of one
 //! repository lie together.
 
-use std::fmt::Write;
-
 use crate::oci::{Algorithm, Digest, Repository, Tag};
 
 /// The row that says which format the rows have.
@@ -155,7 +153,9 @@ pub(super) fn parse_digest(bytes: &[u8]) -> Option<Digest> {
     text.push_str(algorithm(tag)?.as_str());
     text.push(':');
     for byte in hash {
-        write!(text, "{byte:02x}").ok()?;
+        for nibble in [byte >> 4, byte & 15] {
+            text.push(char::from_digit(u32::from(nibble), 16)?);
+        }
     }
     text.parse().ok()
 }

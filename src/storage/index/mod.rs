@@ -41,7 +41,7 @@ mod tests;
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tracing::warn;
@@ -110,6 +110,7 @@ impl Index {
             clock,
             metrics,
             shared: Arc::clone(&shared),
+            warned: Once::new(),
         };
         let owner = Owner::new(opening, settings.ballast);
         if let Err(error) = thread::run("larder-index", move || owner.run()) {

@@ -1,6 +1,6 @@
 //! Which database to use: the one that is there, if it can be trusted, or a new one. Never writes a row about a file.
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use tracing::{info, warn};
 
@@ -36,6 +36,8 @@ pub(super) struct Opening {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) shared: Arc<Shared>,
+    /// That a power cut will cost a rebuild is worth saying, once.
+    pub(super) warned: Once,
 }
 
 impl Opening {
@@ -127,7 +129,9 @@ impl Opening {
     fn show(&self, sync_mode: SyncMode) {
         self.metrics.sync_mode.set(i64::from(sync_mode == SyncMode::Synchronous));
         if sync_mode == SyncMode::Refused {
-            warn!("this file system cannot keep the index's writes in order: a power cut will cost a rebuild");
+            self.warned.call_once(|| {
+                warn!("this file system cannot keep the index's writes in order: a power cut will cost a rebuild");
+            });
         }
     }
 }

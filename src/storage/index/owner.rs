@@ -219,9 +219,9 @@ impl Owner {
 
     /// Opens the database again, or makes a new one, as the fault demands; gives up for a while when that keeps failing.
     fn heal(&mut self, mut fault: Fault) {
-        warn!(reason = fault.reason(), "the index has failed");
         self.let_go();
         while self.shared.queue.ending().is_none() {
+            warn!(reason = fault.reason(), "the index has failed");
             let (again, last) = self.strike();
             if !again {
                 return self.rest_for(fault.reason());

@@ -64,6 +64,9 @@ fn failed(fault: Fault) -> io::Error {
 }
 
 fn difference(key: &[u8], files: Option<Vec<u8>>, index: Option<Vec<u8>>) -> Option<Difference> {
+    if files == index {
+        return None;
+    }
     let say = |value: Option<Vec<u8>>| value.map(|value| meaning(key, &value));
     let (files, index) = (say(files), say(index));
     (files != index).then(|| Difference { subject: subject(key), files, index })

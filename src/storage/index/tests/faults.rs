@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::*;
+use crate::storage::index::fault::Fault;
 
 /// A small file system in memory, which takes no FS_SYNC_FL either.
 struct SmallDisk {
@@ -78,6 +79,50 @@ fn a_full_disk_takes_the_index_away_and_room_brings_it_back() {
     assert!(index.close(LONG));
     assert_right(&house.open(), &house.files);
     drop(house);
+}
+
+#[test]
+fn what_a_reader_meets_is_healed_as_it_demands() {
+    let house = House::new();
+    let index = house.open();
+    house.fill(&index, 50);
+    assert!(index.settle(LONG));
+    let reason = || "a test says so".to_owned();
+    for (fault, rebuilds) in [(Fault::Disk(reason()), 0), (Fault::Full(reason()), 0), (Fault::Damaged(reason()), 1)] {
+        index.handle.shared.queue.report(fault);
+        assert_right(&index, &house.files);
+        assert_eq!(house.rebuilds(), rebuilds);
+    }
+    // The fourth is one too many.
+    index.handle.shared.queue.report(Fault::Damaged(reason()));
+    assert!(index.settle(LONG));
+    assert!(matches!(index.state(), State::Degraded { .. }), "{:?}", index.state());
+    (50..60).flat_map(image).for_each(|change| house.change(&index, change));
+    assert_eq!(index.blob(&digest(1)), None);
+    house.clock.advance(Duration::from_secs(120));
+    index.record(stored(1, 1));
+    wait_until("it is opened again", || index.state() == State::Ready);
+    assert_right(&index, &house.files);
+}
+
+#[test]
+fn a_panic_of_the_files_stays_inside() {
+    struct Rotten;
+    impl Truth for Rotten {
+        fn walk(&self, _: &mut dyn FnMut(Change) -> ControlFlow<()>) -> io::Result<()> {
+            std::panic::resume_unwind(Box::new("a test says so"))
+        }
+        fn is_empty(&self) -> io::Result<bool> {
+            Ok(true)
+        }
+    }
+    let house = House::new();
+    let index = Index::open(house.settings(), Arc::new(Rotten), house.clock.clone(), house.metrics.clone());
+    assert!(index.settle(LONG));
+    assert!(matches!(index.state(), State::Degraded { .. }), "{:?}", index.state());
+    index.record(stored(1, 1));
+    assert!(index.settle(LONG));
+    assert_eq!(index.totals().blobs, 1, "what is recorded is known all the same");
 }
 
 #[test]
