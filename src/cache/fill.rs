@@ -96,6 +96,8 @@ impl Fill {
             ingest = back;
             let error = match outcome {
                 Ok(()) => break,
+                // It broke behind its last byte.
+                Err(Broken::Upstream(_)) if size == Some(ingest.written()) => break,
                 Err(Broken::Storage(error)) => return Err(error.into()),
                 Err(Broken::Upstream(error)) => error,
             };

@@ -10,6 +10,8 @@ mod config;
 mod hub_itself;
 mod lying_upstream;
 mod malformed;
+mod operator;
 mod outage;
+mod process;
 mod pull;
 mod support;

@@ -181,7 +181,8 @@ async fn no_secret_is_written_anywhere() {
     fs::write(&password, PASSWORD).unwrap();
     let upstream = format!("ca = {:?}\nusername = \"planted-user\"\npassword_file = {password:?}", hub.ca_file());
     let larder = Binary::start(home.path(), &config(home.path(), &hub, &upstream), "trace");
-    let client = Call::get(&format!("/v2/{REPO}/manifests/latest")).header("Authorization", "Basic cGxhbnRlZC1jbGllbnQ=");
+    let client =
+        Call::get(&format!("/v2/{REPO}/manifests/latest")).header("Authorization", "Basic cGxhbnRlZC1jbGllbnQ=");
     assert_eq!(client.send(larder.mirror).await.status, 200);
     assert_eq!(pull(larder.mirror, "latest".into(), image.clone()).await.len(), 3);
     // Failures are written about at more length.

@@ -89,7 +89,7 @@ impl Drop for Binary {
 }
 
 fn addresses(log: &str) -> Option<[SocketAddr; 2]> {
-    let lines = log.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let serving = lines.filter(|line| line["message"] == "serving").last()?;
+    let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let serving = lines.find(|line| line["message"] == "serving")?;
     Some(["mirror", "admin"].map(|name| serving[name].as_str().unwrap().parse().unwrap()))
 }
