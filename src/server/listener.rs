@@ -110,7 +110,15 @@ impl Listener {
             let advice = advice(name, listen, &source);
             BindError::Listen { name, listen, source, advice }
         })?;
-        limits.max_connections = affordable(limits.max_connections);
+        let affordable = affordable(limits.max_connections);
+        if affordable < limits.max_connections {
+            tracing::warn!(
+                listener = name,
+                connections = affordable,
+                "fewer connections than configured: raise nofile"
+            );
+            limits.max_connections = affordable;
+        }
         let seats = Seats::new(limits.max_connections, limits.max_connections_per_client, metrics.connections(name));
         Ok(Listener {
             name,

@@ -117,3 +117,17 @@ impl AsyncWrite for Socket {
         self.poll_linger(cx).map(Ok)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kernel_takes_no_more_than_it_is_told_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(stream, Duration::MAX, Duration::MAX);
+        assert_eq!(SockRef::from(&socket.stream).tcp_notsent_lowat().unwrap(), UNSENT);
+        assert!(socket.stream.nodelay().unwrap());
+    }
+}
