@@ -1,12 +1,12 @@
-# Everything a contributor does, one recipe each. CI runs `just check`.
+# Everything a contributor does, one recipe each. CI runs what `just check` runs.
 
 # This list
 default:
     @just --list --unsorted
 
-# What the checks need, on Debian: the engines that the tests drive, and cargo's additions
+# What the checks need, on Debian (as root): a C compiler, the engines that the tests drive, and cargo's additions
 setup:
-    apt-get install --yes --no-install-recommends busybox-static containerd docker.io docker-registry podman runc skopeo
+    tests/install-tools.sh
     rustup component add clippy rustfmt
     command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
     cargo fetch --locked

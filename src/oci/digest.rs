@@ -98,10 +98,11 @@ impl Digest {
         Digest::of(self.algorithm, content) == *self
     }
 
-    fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Digest {
+    /// A digest from the hash itself; `None` if its length is not the algorithm's.
+    pub fn from_hash(algorithm: Algorithm, hash: &[u8]) -> Option<Digest> {
         let mut bytes = [0; 64];
-        bytes[..hash.len()].copy_from_slice(hash);
-        Digest { algorithm, bytes }
+        bytes.get_mut(..algorithm.hash_length())?.copy_from_slice(hash.get(..algorithm.hash_length())?);
+        (hash.len() == algorithm.hash_length()).then_some(Digest { algorithm, bytes })
     }
 }
 
@@ -171,6 +172,14 @@ impl Hasher {
         }
     }
 
+    /// The algorithm.
+    pub fn algorithm(&self) -> Algorithm {
+        match self {
+            Hasher::Sha256(_) => Algorithm::Sha256,
+            Hasher::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
     /// Takes the next piece.
     pub fn update(&mut self, piece: &[u8]) {
         match self {
@@ -181,10 +190,12 @@ impl Hasher {
 
     /// The digest of all pieces.
     pub fn finish(self) -> Digest {
+        let (mut bytes, algorithm) = ([0; 64], self.algorithm());
         match self {
-            Hasher::Sha256(inner) => Digest::from_hash(Algorithm::Sha256, &inner.finalize()),
-            Hasher::Sha512(inner) => Digest::from_hash(Algorithm::Sha512, &inner.finalize()),
+            Hasher::Sha256(inner) => bytes[..32].copy_from_slice(&inner.finalize()),
+            Hasher::Sha512(inner) => bytes.copy_from_slice(&inner.finalize()),
         }
+        Digest { algorithm, bytes }
     }
 }
 

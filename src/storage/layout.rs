@@ -12,7 +12,7 @@
 //! cached/docker.io/library/alpine/_tags/     what its tags meant when upstream was last asked
 //! cached/docker.io/library/alpine/_referrers/
 //! quarantine/                                content that was found to be wrong
-//! index/                                     sled; can be deleted at any time
+//! index/ index.epoch                         sled; can be deleted while nothing runs
 //! ```
 
 use std::path::{Path, PathBuf};

@@ -64,7 +64,9 @@ fn damage_index(data: &Path, kind: usize) {
             bytes[middle] ^= 0x10;
             fs::write(&database, bytes).unwrap();
         }
-        (4, _) => fs::write(index.join("snap.0000000000000042.generating"), "half a snapshot").unwrap(),
+        (4, Some(database)) => {
+            fs::write(database.with_file_name("snap.0000000000000042.generating"), "half a snapshot").unwrap();
+        }
         _ => {}
     }
 }

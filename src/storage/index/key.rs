@@ -149,15 +149,7 @@ pub(super) fn push_digest(bytes: &mut Vec<u8>, digest: &Digest) {
 /// The digest that [`push_digest`] wrote, if it is all there and nothing else.
 pub(super) fn parse_digest(bytes: &[u8]) -> Option<Digest> {
     let (&tag, hash) = bytes.split_first()?;
-    let mut text = String::with_capacity(7 + 2 * hash.len());
-    text.push_str(algorithm(tag)?.as_str());
-    text.push(':');
-    for byte in hash {
-        for nibble in [byte >> 4, byte & 15] {
-            text.push(char::from_digit(u32::from(nibble), 16)?);
-        }
-    }
-    text.parse().ok()
+    Digest::from_hash(algorithm(tag)?, hash)
 }
 
 fn algorithm(tag: u8) -> Option<Algorithm> {

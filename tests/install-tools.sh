@@ -1,0 +1,12 @@
+#!/bin/sh
+# Installs, on Debian or Ubuntu, what building needs (a C compiler) and the real clients that the tests drive. As root.
+set -eu
+export DEBIAN_FRONTEND=noninteractive
+apt-get update -qq
+apt-get install -qq --yes --no-install-recommends \
+    build-essential ca-certificates \
+    busybox-static conmon containerd crun docker.io docker-registry iptables podman runc skopeo uidmap >/dev/null
+# Debian starts what it installs; the tests start their own, and a port or a socket in use would be in their way.
+if [ -d /run/systemd/system ]; then
+    systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
+fi
