@@ -1,6 +1,6 @@
 //! What a client gets of a blob: a finished file or one that still grows, read by position at the client's own pace.
 //!
-//! A reader holds one chunk. It never decides when a blob is complete: a body ends early only by an error.
+//! A reader holds one chunk, or only the place of one. It never decides when a blob is complete: a body ends early only by an error.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -10,11 +10,11 @@ use super::flight::{Progress, Seat};
 use super::metrics::Held;
 use super::outcome::Outcome;
 use crate::oci::ByteRange;
-use crate::storage::BlobFile;
+use crate::storage::{BlobFile, Extent};
 use crate::task;
 
 /// Bytes read at a time.
-const CHUNK: u64 = 256 << 10;
+const CHUNK: usize = 256 << 10;
 
 /// A blob that can be read.
 pub struct Blob {
@@ -81,43 +81,56 @@ impl BlobReader {
     /// # Errors
     /// There will be no more, although there should.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenStream> {
-        if self.end == Some(self.at) {
+        let Some(extent) = self.next_place(CHUNK).await? else { return Ok(None) };
+        Ok(Some(task::blocking(move || extent.read()).await?))
+    }
+
+    /// The place of the next bytes, at most `longest`, which are in memory now; `None` is the end.
+    ///
+    /// # Errors
+    /// As [`BlobReader::next`].
+    pub async fn next_extent(&mut self, longest: usize) -> Result<Option<Extent>, BrokenStream> {
+        let Some(extent) = self.next_place(longest).await? else { return Ok(None) };
+        if extent.is_resident()? {
+            return Ok(Some(extent));
+        }
+        let loading = extent.clone();
+        task::blocking(move || loading.load()).await?;
+        Ok(Some(extent))
+    }
+
+    /// Where the next bytes are, as soon as they may be read, and steps over them.
+    async fn next_place(&mut self, longest: usize) -> Result<Option<Extent>, BrokenStream> {
+        let at = self.at;
+        if self.end == Some(at) {
             return Ok(None);
         }
         let kept = match &mut self.source {
             Source::Kept(blob) => blob.clone(),
-            Source::Growing { seat, .. } => {
-                let at = self.at;
-                match seat.wait_until(|streaming| streaming.visible > at).await {
-                    Progress::Streaming(streaming) => {
-                        let until = self.end.map_or(streaming.visible, |end| end.min(streaming.visible));
-                        let bytes = read(until - at, move |length| streaming.growing.read_at(at, length)).await?;
-                        self.at += bytes.len() as u64;
-                        return Ok(Some(bytes));
-                    }
-                    Progress::Done(blob) => blob,
-                    Progress::Failed(error) => return Err(BrokenStream::Fill(error)),
-                    // `wait_until` never returns it.
-                    Progress::Waiting => return Err(BrokenStream::Fill(CacheError::Abandoned)),
+            Source::Growing { seat, .. } => match seat.wait_until(|streaming| streaming.visible > at).await {
+                Progress::Streaming(streaming) => {
+                    let until = self.end.map_or(streaming.visible, |end| end.min(streaming.visible));
+                    let length = length(at, until, longest);
+                    self.at += length as u64;
+                    return Ok(Some(streaming.growing.extent(at, length)));
                 }
-            }
+                Progress::Done(blob) => blob,
+                Progress::Failed(error) => return Err(BrokenStream::Fill(error)),
+                // `wait_until` never returns it.
+                Progress::Waiting => return Err(BrokenStream::Fill(CacheError::Abandoned)),
+            },
         };
         let end = *self.end.get_or_insert(kept.size());
         self.source = Source::Kept(kept.clone());
-        if end == self.at {
+        if end == at {
             return Ok(None);
         }
-        let at = self.at;
-        let bytes = read(end - at, move |length| kept.read_at(at, length)).await?;
-        self.at += bytes.len() as u64;
-        Ok(Some(bytes))
+        let length = length(at, end, longest);
+        self.at += length as u64;
+        Ok(Some(kept.extent(at, length)))
     }
 }
 
-async fn read(
-    available: u64,
-    at: impl FnOnce(usize) -> std::io::Result<Bytes> + Send + 'static,
-) -> std::io::Result<Bytes> {
-    let length = available.min(CHUNK) as usize;
-    task::blocking(move || at(length)).await
+fn length(at: u64, end: u64, longest: usize) -> usize {
+    usize::try_from(end - at).map_or(longest, |length| length.min(longest))
 }

@@ -11,6 +11,7 @@ use super::headers::{self, Lifetime};
 use super::manifest::not_modified;
 use crate::cache::{Blob, Cache, CacheError};
 use crate::oci::{ByteRange, Digest, Repository};
+use crate::server::FileSink;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -22,6 +23,7 @@ pub async fn get(
     digest: &Digest,
     method: &Method,
     request: &HeaderMap,
+    files: Option<FileSink>,
 ) -> Result<Answer, ApiError> {
     let failed = |error: CacheError| ApiError::from_cache(error, Resource::Blob);
     let builder = headers::content(Response::builder(), digest, Lifetime::Immutable)
@@ -41,26 +43,33 @@ pub async fn get(
     // Of a blob whose length is not known yet no part can be named: the whole is a right answer to any range.
     let wanted = headers::range(request, digest).zip(blob.size);
     let response = match wanted {
-        None => whole(builder, blob)?,
+        None => whole(builder, blob, files)?,
         Some((range, size)) => match range.of(size) {
-            Some(range) => part(builder, blob, range, size)?,
+            Some(range) => part(builder, blob, files, range, size)?,
             None => unsatisfiable(builder, size)?,
         },
     };
     Ok(Answer { response, outcome, subject })
 }
 
-fn whole(builder: Builder, blob: Blob) -> Result<Response<body::Body>, ApiError> {
+fn whole(builder: Builder, blob: Blob, files: Option<FileSink>) -> Result<Response<body::Body>, ApiError> {
+    let files = files.filter(|_| blob.size.is_some());
     let builder = blob.size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));
-    finish(builder, body::blob(blob.read(None)))
+    finish(builder, body::blob(blob.read(None), files))
 }
 
-fn part(builder: Builder, blob: Blob, range: ByteRange, size: u64) -> Result<Response<body::Body>, ApiError> {
+fn part(
+    builder: Builder,
+    blob: Blob,
+    files: Option<FileSink>,
+    range: ByteRange,
+    size: u64,
+) -> Result<Response<body::Body>, ApiError> {
     let builder = builder
         .status(StatusCode::PARTIAL_CONTENT)
         .header(header::CONTENT_RANGE, range.content_range(size))
         .header(header::CONTENT_LENGTH, range.length());
-    finish(builder, body::blob(blob.read(Some(range))))
+    finish(builder, body::blob(blob.read(Some(range)), files))
 }
 
 fn unsatisfiable(builder: Builder, size: u64) -> Result<Response<body::Body>, ApiError> {

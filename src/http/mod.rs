@@ -28,7 +28,7 @@ use self::record::{Record, Recorded};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::routing::{Route, Routes};
-use crate::server::{self, Peer};
+use crate::server::{self, FileSink, Peer};
 
 /// Answers requests to the mirror. Clones share everything.
 #[derive(Clone)]
@@ -53,7 +53,7 @@ impl Mirror {
     pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Recorded> {
         let inner = &self.inner;
         let mut record = Record::begin(inner.clock.clone(), inner.metrics.clone(), peer.address, &request);
-        let mut response = match inner.answer(&request, &mut record).await {
+        let mut response = match inner.answer(&request, &mut record, peer.files).await {
             Ok(Answer { mut response, outcome, subject }) => {
                 if let Some(outcome) = outcome {
                     response.headers_mut().insert(headers::CACHE, HeaderValue::from_static(outcome.as_str()));
@@ -72,7 +72,12 @@ impl Mirror {
 }
 
 impl Inner {
-    async fn answer<B>(&self, request: &Request<B>, record: &mut Record) -> Result<Answer, ApiError> {
+    async fn answer<B>(
+        &self,
+        request: &Request<B>,
+        record: &mut Record,
+        files: Option<FileSink>,
+    ) -> Result<Answer, ApiError> {
         if let Some(reason) = server::refuse(request) {
             return Err(ApiError::bad_request(&reason.to_string()));
         }
@@ -94,7 +99,7 @@ impl Inner {
             }
             Endpoint::Blob(name, digest) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                in_namespace(blob::get(cache, &repository, digest, method, headers).await, namespace)
+                in_namespace(blob::get(cache, &repository, digest, method, headers, files).await, namespace)
             }
             Endpoint::Tags(name, page) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;

@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use super::body::RequestBody;
 use super::canned;
 use super::drain::Drain;
+use super::file_sink::FileSink;
 use super::limits::Limits;
 use super::socket::Socket;
 use super::tls::Tls;
@@ -31,12 +32,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 const READ_BUFFER: usize = 128 << 10;
 
 /// Who asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Peer {
     /// Where the connection comes from; an IPv4 address is one, on a socket of IPv6 too.
     pub address: SocketAddr,
     /// Whether nobody on the way can read along.
     pub tls: bool,
+    /// Where an answer may put parts of files instead of their bytes, if its length is announced; none under TLS.
+    pub files: Option<FileSink>,
 }
 
 /// How a connection came to its end.
@@ -85,16 +88,19 @@ where
         }
     }
 
-    async fn handshake(&self, socket: Socket, address: SocketAddr) {
+    async fn handshake(&self, mut socket: Socket, address: SocketAddr) {
         let patience = if self.tls.is_some() { self.limits.tls_timeout } else { self.limits.header_timeout };
         let deadline = Instant::now() + patience;
         let Some(first) = self.first_byte(&socket, deadline).await else { return };
         match &self.tls {
             None if first == TLS_HANDSHAKE => canned::SPEAKS_HTTP.say(socket).await,
-            None => self.converse(socket, Peer { address, tls: false }).await,
+            None => {
+                let files = Some(socket.send_files());
+                self.converse(socket, Peer { address, tls: false, files }).await;
+            }
             Some(_) if first.is_ascii_alphabetic() => canned::SPEAKS_HTTPS.say(socket).await,
             Some(tls) => match timeout_at(deadline, tls.acceptor.accept(socket)).await {
-                Ok(Ok(stream)) => self.converse(stream, Peer { address, tls: true }).await,
+                Ok(Ok(stream)) => self.converse(stream, Peer { address, tls: true, files: None }).await,
                 Ok(Err(error)) => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
                 Err(_elapsed) => tracing::debug!(peer = %address, "TLS handshake took too long"),
             },
@@ -111,7 +117,8 @@ where
 
     async fn converse(&self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Peer) {
         let service = service_fn(|request: Request<Incoming>| {
-            let answer = (self.service)(request.map(|body| RequestBody::new(body, self.limits.body_timeout)), peer);
+            let request = request.map(|body| RequestBody::new(body, self.limits.body_timeout));
+            let answer = (self.service)(request, peer.clone());
             async move {
                 let mut answer = answer.await;
                 if self.drain.has_begun() {

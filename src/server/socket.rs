@@ -1,5 +1,6 @@
 //! A client's socket that does not wait for ever: it fails when the client takes nothing, and it closes in a way that
-//! lets the last answer arrive. Never knows what the bytes mean: it lies under TLS as under HTTP.
+//! lets the last answer arrive. Never knows what the bytes mean: it lies under TLS as under HTTP. Without TLS it sends
+//! parts of files in the place of the bytes that stand for them.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -7,19 +8,26 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use super::file_sink::{FileSink, is_stand_in};
 
 /// How much the kernel takes from us beyond what the client's window has room for. Without a bound it took almost 4 MiB for
 /// a client that reads nothing: a few hundred of them used up the memory that all connections of the machine share. With
 /// this one it is a tenth of that, throughput is the same, and a slow client's progress shows early.
 const UNSENT: u32 = 128 << 10;
 
+/// More comes at once; and a client that has gone is an error, not a signal.
+const HEAD_OF_FILE: SendFlags = SendFlags::MORE.union(SendFlags::NOSIGNAL);
+
 /// One client's socket.
 pub struct Socket {
     stream: TcpStream,
+    files: Option<FileSink>,
     write_timeout: Duration,
     /// Made by the first write that has to wait, and reset by every later one: a write that goes through costs no timer.
     patience: Option<Pin<Box<Sleep>>>,
@@ -35,7 +43,13 @@ impl Socket {
         // Only a connection that is broken already refuses these, and that shows soon enough.
         let _ = stream.set_nodelay(true);
         let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-        Socket { stream, write_timeout, patience: None, waiting: false, linger_timeout, linger: None }
+        Socket { stream, files: None, write_timeout, patience: None, waiting: false, linger_timeout, linger: None }
+    }
+
+    /// From here on, where parts of files are lined up to be sent. For a connection without TLS: under TLS nothing could
+    /// be found in the place of the bytes that stand for them.
+    pub fn send_files(&mut self) -> FileSink {
+        self.files.get_or_insert_default().clone()
     }
 
     /// The first byte that the client sends, left where it is; none if it closes instead.
@@ -88,9 +102,8 @@ impl AsyncRead for Socket {
 }
 
 impl AsyncWrite for Socket {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.progress(cx, written)
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -98,12 +111,17 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        let socket = &mut *self;
+        let written = match &socket.files {
+            None => Pin::new(&mut socket.stream).poll_write_vectored(cx, slices),
+            Some(files) => poll_send(&mut socket.stream, files, cx, slices),
+        };
         self.progress(cx, written)
     }
 
+    /// hyper copies what it is given for a writer that is not: a stand-in would become its own bytes.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -115,6 +133,36 @@ impl AsyncWrite for Socket {
             ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
         }
         self.poll_linger(cx).map(Ok)
+    }
+}
+
+/// Sends what comes first: bytes up to a stand-in, or what that stands for.
+fn poll_send(
+    stream: &mut TcpStream,
+    files: &FileSink,
+    cx: &mut Context<'_>,
+    slices: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    let Some(first) = slices.iter().position(|slice| !slice.is_empty()) else { return Poll::Ready(Ok(0)) };
+    let slices = &slices[first..];
+    let bytes = slices.iter().take_while(|slice| !is_stand_in(slice)).count();
+    if bytes > 0 {
+        files.pass()?;
+    }
+    if bytes == slices.len() {
+        return Pin::new(stream).poll_write_vectored(cx, slices);
+    }
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        let sent = stream.try_io(Interest::WRITABLE, || match bytes {
+            0 => files.send(&slices[0], &*stream),
+            // An answer's head waits for the file, instead of going ahead in a packet of its own.
+            _ => Ok(sendmsg(&*stream, &slices[..bytes], &mut SendAncillaryBuffer::default(), HEAD_OF_FILE)?),
+        });
+        match sent {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            sent => return Poll::Ready(sent),
+        }
     }
 }
 

@@ -1,16 +1,35 @@
-//! A blob on disk, opened: its bytes can be read even when its name is gone.
+//! A blob on disk, opened: its bytes can be read, or sent without being read, even when its name is gone.
 
 use std::fs::File;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
+
+/// Bytes of which one is looked at to learn whether they are in memory: what the kernel reads ahead at least.
+const STEP: usize = 128 << 10;
+/// How far ahead of what is needed now the disk is set to work.
+const AHEAD: u64 = 4 << 20;
 
 /// Complete and verified content. Clones share one descriptor.
 #[derive(Clone, Debug)]
 pub struct BlobFile {
     file: Arc<File>,
     size: u64,
+}
+
+/// A part of a file. Holds the file open.
+#[derive(Clone, Debug)]
+pub struct Extent {
+    /// The file.
+    pub file: Arc<File>,
+    /// Where the part begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: usize,
 }
 
 impl BlobFile {
@@ -23,25 +42,63 @@ impl BlobFile {
         self.size
     }
 
-    /// Reads `length` bytes from `offset` on; blocks.
-    ///
-    /// # Errors
-    /// The disk fails, or the file is shorter than it was: bytes that are missing are never made up.
-    pub fn read_at(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
-        read_at(&self.file, offset, length)
+    /// A part of it.
+    pub fn extent(&self, offset: u64, length: usize) -> Extent {
+        Extent { file: self.file.clone(), offset, length }
     }
 
     /// All of it; for what is known to be small. Blocks.
     ///
     /// # Errors
-    /// As [`BlobFile::read_at`].
-    pub fn read_all(&self) -> std::io::Result<Bytes> {
-        self.read_at(0, self.size as usize)
+    /// As [`Extent::read`].
+    pub fn read_all(&self) -> io::Result<Bytes> {
+        self.extent(0, self.size as usize).read()
     }
 }
 
-pub(super) fn read_at(file: &File, offset: u64, length: usize) -> std::io::Result<Bytes> {
-    let mut buffer = vec![0; length];
-    file.read_exact_at(&mut buffer, offset)?;
-    Ok(buffer.into())
+impl Extent {
+    /// Reads it; blocks.
+    ///
+    /// # Errors
+    /// The disk fails, or the file is shorter than it was: bytes that are missing are never made up.
+    pub fn read(&self) -> io::Result<Bytes> {
+        let mut buffer = vec![0; self.length];
+        self.file.read_exact_at(&mut buffer, self.offset)?;
+        Ok(buffer.into())
+    }
+
+    /// Whether it is in memory, as far as a few samples tell. Does not wait for the disk; where the file system cannot
+    /// promise that, nothing is in memory.
+    ///
+    /// # Errors
+    /// The disk fails, or the file ends before it does.
+    pub fn is_resident(&self) -> io::Result<bool> {
+        let last = self.length.saturating_sub(1);
+        for at in (0..last).step_by(STEP).chain([last]) {
+            let mut byte = [0];
+            let into = &mut [IoSliceMut::new(&mut byte)];
+            match preadv2(&self.file, into, self.offset + at as u64, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Brings it into memory, and lets the disk begin with what comes after it. Blocks.
+    ///
+    /// # Errors
+    /// As [`Extent::read`].
+    pub fn load(&self) -> io::Result<()> {
+        // Advice that is not taken is no error.
+        let _ = fadvise(&self.file, self.offset, std::num::NonZeroU64::new(AHEAD), Advice::WillNeed);
+        let mut scratch = vec![0; self.length.min(STEP)];
+        for at in (0..self.length).step_by(STEP) {
+            let length = STEP.min(self.length - at);
+            self.file.read_exact_at(&mut scratch[..length], self.offset + at as u64)?;
+        }
+        Ok(())
+    }
 }

@@ -7,10 +7,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tempfile::NamedTempFile;
 
-use super::blob::{self, BlobFile};
+use super::blob::{BlobFile, Extent};
 use super::durable;
 use super::error::StorageError;
 use crate::oci::{Digest, Hasher};
@@ -32,12 +31,9 @@ pub struct Growing {
 }
 
 impl Growing {
-    /// Reads what was written before; blocks.
-    ///
-    /// # Errors
-    /// The disk fails, or the bytes are not there yet.
-    pub fn read_at(&self, offset: u64, length: usize) -> std::io::Result<Bytes> {
-        blob::read_at(&self.file, offset, length)
+    /// A part of what was written before.
+    pub fn extent(&self, offset: u64, length: usize) -> Extent {
+        Extent { file: self.file.clone(), offset, length }
     }
 }
 

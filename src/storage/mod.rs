@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use blob::BlobFile;
+pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
 pub use ingest::{Growing, Ingest};
