@@ -236,6 +236,7 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             header_timeout: upstream.header_timeout.get(),
             stall_timeout: upstream.stall_timeout.get(),
             max_connections: upstream.max_connections.get() as usize,
+            parallel: upstream.parallel.get() as usize,
         };
         if settings.account.is_some() {
             tracing::warn!(

@@ -1,6 +1,8 @@
 //! What a client gets of a blob: a finished file or one that still grows, read by position at the client's own pace.
 //!
-//! A reader holds one chunk, or only the place of one. It never decides when a blob is complete: a body ends early only by an error.
+//! A reader holds one chunk, or only the place of one. It never decides when a blob is complete: a body ends early only by
+//! an error. A range that ends before the last bytes of a blob still on its way is passed on unverified, because only the
+//! whole can be verified: whoever asks for ranges of it (lazy pulling) has an index of its own to verify by.
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -27,8 +29,8 @@ pub struct Blob {
 
 pub(super) enum Source {
     Kept(BlobFile),
-    // Counted as one that waits for as long as it follows the fill.
-    Growing { seat: Seat, _waiting: Held },
+    // Follows the attempt that it has read from; counted as one that waits for as long as it does.
+    Growing { seat: Seat, attempt: Option<u32>, _waiting: Held },
 }
 
 /// Why a body ended early. The connection must be cut then: what was sent so far looks like a whole otherwise.
@@ -37,6 +39,9 @@ pub enum BrokenStream {
     /// The fill failed.
     #[error("the fill behind this body failed: {0}")]
     Fill(CacheError),
+    /// The fill started over: what was sent of the first attempt was wrong, or is no beginning of what comes now.
+    #[error("the fill behind this body started over")]
+    StartedOver,
     /// The disk failed.
     #[error("reading the blob: {0}")]
     Disk(#[from] std::io::Error),
@@ -58,6 +63,11 @@ impl Blob {
         }
     }
 
+    /// Whether it is complete and verified.
+    pub fn is_kept(&self) -> bool {
+        matches!(self.source, Source::Kept(_))
+    }
+
     /// Waits until it is complete and on disk, without reading it.
     ///
     /// # Errors
@@ -66,7 +76,7 @@ impl Blob {
         match self.source {
             Source::Kept(_) => Ok(()),
             Source::Growing { mut seat, .. } => match seat.wait_until(|_| false).await {
-                Progress::Done(_) => Ok(()),
+                Progress::Done(..) => Ok(()),
                 Progress::Failed(error) => Err(error),
                 // `wait_until` returns at an end only.
                 Progress::Waiting | Progress::Streaming(_) => Err(CacheError::Abandoned),
@@ -107,14 +117,18 @@ impl BlobReader {
         }
         let kept = match &mut self.source {
             Source::Kept(blob) => blob.clone(),
-            Source::Growing { seat, .. } => match seat.wait_until(|streaming| streaming.visible > at).await {
+            Source::Growing { seat, attempt, .. } => match seat.wait_until(|streaming| streaming.visible > at).await {
                 Progress::Streaming(streaming) => {
+                    follow(attempt, streaming.attempt)?;
                     let until = self.end.map_or(streaming.visible, |end| end.min(streaming.visible));
                     let length = length(at, until, longest);
                     self.at += length as u64;
                     return Ok(Some(streaming.growing.extent(at, length)));
                 }
-                Progress::Done(blob) => blob,
+                Progress::Done(blob, of) => {
+                    follow(attempt, of)?;
+                    blob
+                }
                 Progress::Failed(error) => return Err(BrokenStream::Fill(error)),
                 // `wait_until` never returns it.
                 Progress::Waiting => return Err(BrokenStream::Fill(CacheError::Abandoned)),
@@ -129,6 +143,11 @@ impl BlobReader {
         self.at += length as u64;
         Ok(Some(kept.extent(at, length)))
     }
+}
+
+/// A reader stays with the attempt that it began with.
+fn follow(attempt: &mut Option<u32>, now: u32) -> Result<(), BrokenStream> {
+    if *attempt.get_or_insert(now) == now { Ok(()) } else { Err(BrokenStream::StartedOver) }
 }
 
 fn length(at: u64, end: u64, longest: usize) -> usize {

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use super::blob_stream::{Blob, Source};
 use super::error::CacheError;
 use super::fill::Fill;
-use super::flight::{Boarding, Flights, Progress, Seat};
+use super::flight::{Boarding, Flights, Pilot, Progress, Seat};
 use super::manifests::Manifests;
 use super::metrics::{Held, Metrics};
 use super::origin::Origins;
@@ -20,6 +20,7 @@ use super::single_flight::SingleFlight;
 use crate::oci::{Digest, Repository};
 use crate::storage::{BlobFile, Link, Store};
 use crate::task;
+use crate::upstream::{Span, Upstream, UpstreamError};
 
 /// The blobs of all cached repositories. Clones share them.
 #[derive(Clone)]
@@ -36,6 +37,7 @@ pub struct Blobs {
 
 enum Found {
     Readable(BlobFile),
+    // Another repository's; whether this one may have it is upstream's to say.
     Unlinked(BlobFile),
     Nothing,
 }
@@ -58,36 +60,33 @@ impl Blobs {
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        let mut boarding = match self.find(repository, digest).await? {
+        let boarding = match self.find(repository, digest).await? {
             Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
             Found::Unlinked(blob) => {
-                self.ask_right(repository, digest).await?;
+                self.ask_right(repository, digest, Some(blob.size())).await?;
                 return Ok(self.kept(blob, digest, Outcome::Revalidated));
             }
             Found::Nothing => self.flights.board(digest, repository)?,
         };
-        if let Boarding::Elsewhere(seat) = boarding {
-            self.ask_right(repository, digest).await?;
-            match self.follow(seat, Outcome::Joined).await {
-                Ok(blob) => return Ok(blob),
-                // The other repository's trouble need not be ours.
-                Err(_) => boarding = self.flights.board(digest, repository)?,
+        let boarding = match boarding {
+            Boarding::Elsewhere(seat) => {
+                self.ask_right(repository, digest, None).await?;
+                match self.follow(seat, repository, digest, Outcome::Joined).await {
+                    Ok(blob) => return Ok(blob),
+                    // The other repository's trouble need not be ours.
+                    Err(_) => self.flights.board(digest, repository)?,
+                }
             }
-        }
+            boarding => boarding,
+        };
         match boarding {
             Boarding::Lead(pilot, seat) => {
-                let fill = Fill {
-                    repository: repository.clone(),
-                    digest: *digest,
-                    announced: self.manifests.announced(repository, digest),
-                    upstream: self.origins.of(repository)?.clone(),
-                    store: self.store.clone(),
-                    metrics: self.metrics.clone(),
-                };
-                task::spawn("fill", fill.run(pilot));
-                self.follow(seat, Outcome::Miss).await
+                self.lead(repository, digest, pilot)?;
+                self.follow(seat, repository, digest, Outcome::Miss).await
             }
-            Boarding::Join(seat) | Boarding::Elsewhere(seat) => self.follow(seat, Outcome::Joined).await,
+            Boarding::Join(seat) | Boarding::Elsewhere(seat) => {
+                self.follow(seat, repository, digest, Outcome::Joined).await
+            }
         }
     }
 
@@ -99,7 +98,7 @@ impl Blobs {
         match self.find(repository, digest).await? {
             Found::Readable(blob) => Ok((Some(blob.size()), Outcome::Hit)),
             Found::Unlinked(blob) => {
-                self.ask_right(repository, digest).await?;
+                self.ask_right(repository, digest, Some(blob.size())).await?;
                 Ok((Some(blob.size()), Outcome::Revalidated))
             }
             Found::Nothing => {
@@ -119,20 +118,27 @@ impl Blobs {
         let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
         task::blocking(move || {
             let Some(blob) = store.blob(&digest)? else { return Ok(Found::Nothing) };
-            let linked = store.link(&repository, &digest)?.is_some();
-            Ok(if linked { Found::Readable(blob) } else { Found::Unlinked(blob) })
+            match store.link(&repository, &digest)? {
+                // Links are written by whoever has seen the whole: a shorter file has lost something since.
+                Some(link) if link.size() != blob.size() => {
+                    store.quarantine(&digest, "its length is not what its link says")?;
+                    Ok(Found::Nothing)
+                }
+                Some(_) => Ok(Found::Readable(blob)),
+                None => Ok(Found::Unlinked(blob)),
+            }
         })
         .await
     }
 
-    /// Asks upstream whether `repository`'s readers may have a blob, and remembers that they may.
-    async fn ask_right(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+    /// Asks upstream whether `repository`'s readers may have a blob, and remembers that they may if it is here, of `size`.
+    async fn ask_right(&self, repository: &Repository, digest: &Digest, size: Option<u64>) -> Result<(), CacheError> {
         let upstream = self.origins.of(repository)?.clone();
         let work = || {
             let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
             async move {
-                let size = upstream.head_blob(&repository.name, &digest).await;
-                let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
+                let answer = may_read(&upstream, &repository, &digest).await;
+                answer.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
                 if let Some(size) = size {
                     task::blocking(move || store.add_link(&repository, &digest, Link::Blob { size })).await?;
                 }
@@ -142,17 +148,65 @@ impl Blobs {
         self.rights.join((repository.clone(), *digest), work).await.0
     }
 
+    fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot) -> Result<(), CacheError> {
+        let fill = Fill {
+            repository: repository.clone(),
+            digest: *digest,
+            announced: self.manifests.announced(repository, digest),
+            upstream: self.origins.of(repository)?.clone(),
+            store: self.store.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let (blobs, repository, digest) = (self.clone(), repository.clone(), *digest);
+        task::spawn("fill", async move {
+            // Another flight may have landed between the look at the disk and the boarding of this one.
+            match blobs.find(&repository, &digest).await {
+                Ok(Found::Readable(blob)) => pilot.land(Progress::Done(blob, 0)),
+                Ok(Found::Unlinked(blob)) => match blobs.ask_right(&repository, &digest, Some(blob.size())).await {
+                    Ok(()) => pilot.land(Progress::Done(blob, 0)),
+                    Err(error) => pilot.land(Progress::Failed(error)),
+                },
+                Ok(Found::Nothing) => fill.run(pilot).await,
+                Err(error) => pilot.land(Progress::Failed(error)),
+            }
+        });
+        Ok(())
+    }
+
     /// Waits for a fill's first bytes: until then an honest error is possible, after that only a cut connection.
-    async fn follow(&self, mut seat: Seat, outcome: Outcome) -> Result<Blob, CacheError> {
+    async fn follow(
+        &self,
+        mut seat: Seat,
+        repository: &Repository,
+        digest: &Digest,
+        outcome: Outcome,
+    ) -> Result<Blob, CacheError> {
         let first = timeout(self.first_byte_timeout, seat.wait_until(|streaming| streaming.visible > 0)).await;
         let progress = first.unwrap_or_else(|_elapsed| seat.now());
         let size = match progress {
-            Progress::Done(blob) => return Ok(Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }),
+            Progress::Done(blob, _) => return Ok(self.kept(blob, digest, outcome)),
             Progress::Streaming(streaming) => streaming.size,
             Progress::Failed(error) => return Err(error),
+            // A healthy upstream whose connections are all taken: it is our turn soon, and a 404 would send the client
+            // away from what the others are getting.
+            Progress::Waiting if self.origins.of(repository)?.is_crowded() => {
+                Some(self.manifests.announced(repository, digest).ok_or(CacheError::Late)?)
+            }
             Progress::Waiting => return Err(CacheError::Late),
         };
-        let source = Source::Growing { seat, _waiting: Held::new(&self.metrics.fill_waiters) };
+        let source = Source::Growing { seat, attempt: None, _waiting: Held::new(&self.metrics.fill_waiters) };
         Ok(Blob { size, outcome, source })
+    }
+}
+
+/// A HEAD, or where HEAD says little about what a GET would bring (Docker Hub has refused it for hours, and some signed
+/// links are for GET alone), the first byte.
+async fn may_read(upstream: &Upstream, repository: &Repository, digest: &Digest) -> Result<(), UpstreamError> {
+    match upstream.head_blob(&repository.name, digest).await {
+        Err(error) if error.is_doubtful() => {
+            let first_byte = Span { start: 0, end: Some(1) };
+            upstream.blob(&repository.name, digest, first_byte).await.map(|_body| ())
+        }
+        answer => answer.map(|_size| ()),
     }
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::blob_stream::Blob;
 use super::blobs::Blobs;
 use super::error::CacheError;
 use super::manifests::{Manifests, StoredManifest};
@@ -16,7 +15,7 @@ use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, Repository};
 use crate::task;
 
-/// Indexes that are completed at one time; clients who wait go before them.
+/// Indexes that are completed at one time, so that most of upstream's connections are left to clients.
 const AT_ONCE: usize = 4;
 /// Indexes whose state is remembered; one that was forgotten is merely looked at again.
 const MAX_REMEMBERED: u64 = 10_000;
@@ -76,18 +75,21 @@ impl Completion {
     async fn complete(&self, repository: &Repository, index: &StoredManifest) -> Result<(), CacheError> {
         // It was parsed before it was stored.
         let Ok(index) = Manifest::parse(&index.bytes) else { return Ok(()) };
+        let mut first_error = Ok(());
         for attestation in index.manifests.iter().filter(|child| child.is_attestation()) {
-            let (manifest, _) = self.manifests.get(repository, &attestation.digest).await?;
-            let Ok(manifest) = Manifest::parse(&manifest.bytes) else { continue };
-            for blob in manifest.blobs().filter(|blob| !blob.is_non_distributable()) {
-                self.fetch(repository, &blob.digest).await?;
-            }
+            // One that cannot be had is no reason to go without the others.
+            let fetched = self.fetch(repository, &attestation.digest).await;
+            first_error = first_error.and(fetched);
         }
-        Ok(())
+        first_error
     }
 
-    async fn fetch(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
-        let blob: Blob = self.blobs.get(repository, digest).await?;
-        blob.kept().await
+    async fn fetch(&self, repository: &Repository, attestation: &Digest) -> Result<(), CacheError> {
+        let (manifest, _) = self.manifests.get(repository, attestation).await?;
+        let Ok(manifest) = Manifest::parse(&manifest.bytes) else { return Ok(()) };
+        for blob in manifest.blobs().filter(|blob| !blob.is_non_distributable()) {
+            self.blobs.get(repository, &blob.digest).await?.kept().await?;
+        }
+        Ok(())
     }
 }

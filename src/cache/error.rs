@@ -6,13 +6,13 @@ use thiserror::Error;
 
 use crate::oci::{Digest, ManifestError, Registry};
 use crate::storage::StorageError;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Part, UpstreamError};
 
 /// Why there is no answer. Cheap to clone: everyone who waited for the same work gets the same one.
 #[derive(Clone, Debug, Error)]
 pub enum CacheError {
     /// Upstream is well and says that there is no such thing.
-    #[error("{registry} has no such content for an anonymous client")]
+    #[error("{registry} has no such content, or none that it lets this mirror read")]
     Absent {
         /// Who said so.
         registry: Registry,
@@ -47,8 +47,8 @@ pub enum CacheError {
     /// It belongs to a registry that is not mirrored here.
     #[error("{0} is not mirrored here")]
     NotMirrored(Registry),
-    /// Upstream takes longer over it than a client should wait. The fetch goes on.
-    #[error("not cached here, and upstream takes too long to begin: it is still being fetched, try again")]
+    /// Upstream takes longer over it than a client should wait. The work goes on.
+    #[error("not cached here, and upstream takes too long to answer: it is still being asked, try again")]
     Late,
     /// Too much is being fetched already.
     #[error("too many blobs are being fetched: try again in a moment")]
@@ -72,6 +72,17 @@ impl CacheError {
             return CacheError::Absent { registry };
         }
         CacheError::Unavailable { registry, reason: Arc::new(error) }
+    }
+
+    /// The same, where it must be upstream's trouble: a schema 1 manifest alone is what upstream really has.
+    pub fn as_trouble(self) -> CacheError {
+        match self {
+            CacheError::NotAManifest { registry, reason } if reason != ManifestError::Schema1 => {
+                let reason = UpstreamError::Invalid { part: Part::Registry, reason: reason.to_string() };
+                CacheError::Unavailable { registry, reason: Arc::new(reason) }
+            }
+            other => other,
+        }
     }
 
     /// Whether upstream, being well, says no: what is worth remembering for a while.

@@ -1,32 +1,31 @@
 //! The fill: one task that brings one blob from upstream to disk, whoever waits for it, and although they may leave.
 //!
-//! Bytes go one way: socket → file and hash → watermark → readers. A connection that breaks is taken up again where it
-//! broke, and readers do not notice. The last bytes stay behind the watermark until the digest is right, so that no
-//! reader can complete a wrong blob. Memory is one batch.
+//! Bytes land in the file by one connection or by several side by side ([`Part`]); the fill follows in order, hashes, and
+//! moves the watermark for its readers. The last bytes stay behind the watermark until the digest is right, so that no
+//! reader can complete a wrong blob. What has landed when upstream fails for good is kept, and gone on with next time.
 
-use std::time::Duration;
+use std::collections::HashMap;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use tokio::time::sleep;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::error::CacheError;
 use super::flight::{Pilot, Progress, Streaming};
 use super::metrics::{Held, Metrics};
+use super::part::{Landed, Part, PartError, Source};
 use crate::oci::{Digest, Repository};
 use crate::storage::{BlobFile, Ingest, Link, StorageError, Store};
 use crate::task;
-use crate::upstream::{BlobBody, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
 
 /// Bytes that stay behind the watermark until the digest is right; a shorter blob is shown only whole.
 const HOLDBACK: u64 = 64 << 10;
-/// Most bytes that are held before they are written.
-const BATCH: usize = 256 << 10;
+/// Bytes that one connection is asked for when several fetch side by side. Out of order is at most this, times them.
+const PART: u64 = 8 << 20;
 /// A blob whose length neither upstream nor a manifest tells is taken up to here; an endless one must not fill the disk.
 const MAX_UNANNOUNCED: u64 = 16 << 30;
-/// Pauses before a broken connection is taken up again; bytes that arrive start the list anew.
-const PAUSES: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(1), Duration::from_secs(4)];
+/// Batches that have landed and wait to be hashed; more make the connections wait.
+const MAX_BEHIND: usize = 64;
 
 /// What one fill is about.
 pub struct Fill {
@@ -44,23 +43,15 @@ pub struct Fill {
     pub metrics: Metrics,
 }
 
-enum Broken {
-    Upstream(UpstreamError),
-    Storage(StorageError),
-}
-
 impl Fill {
     /// Runs to the end and tells it to everyone.
     pub async fn run(self, pilot: Pilot) {
         let held = Held::new(&self.metrics.fills_in_flight);
         let result = self.fetch(&pilot).await;
         self.metrics.fill_ended(&result);
-        if let Err(CacheError::Mismatch { .. }) = result {
-            self.metrics.upstream_mismatch();
-        }
         drop(held);
         match result {
-            Ok(blob) => pilot.land(Progress::Done(blob)),
+            Ok((blob, attempt)) => pilot.land(Progress::Done(blob, attempt)),
             Err(error) => {
                 tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a fill failed");
                 pilot.land(Progress::Failed(error));
@@ -68,121 +59,139 @@ impl Fill {
         }
     }
 
-    async fn fetch(&self, pilot: &Pilot) -> Result<BlobFile, CacheError> {
-        // Another flight may have landed between the look at the disk and the boarding of this one.
-        if let Some(blob) = self.on_disk(|store, digest| store.blob(digest)).await? {
-            self.upstream.head_blob(&self.repository.name, &self.digest).await.map_err(|e| self.upstream_error(e))?;
-            self.link(blob.size()).await?;
-            return Ok(blob);
+    async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
+        let first = self.attempt(pilot, 0).await;
+        // What an earlier attempt left may be wrong, or upstream may have changed since. Once, from the beginning.
+        match first {
+            Err((CacheError::Mismatch { .. }, Began::Within)) => {
+                tracing::warn!(digest = %self.digest, "what was here of a blob does not fit: it is fetched from the start");
+                self.attempt(pilot, 1).await.map(|blob| (blob, 1)).map_err(|(error, _)| error)
+            }
+            other => other.map(|blob| (blob, 0)).map_err(|(error, _)| error),
         }
-        let body =
-            self.upstream.blob(&self.repository.name, &self.digest, 0).await.map_err(|e| self.upstream_error(e))?;
-        let size = self.agreed_size(body.total)?;
-        let mut incoming = Incoming { body, surplus: 0 };
-        let mut ingest = self.on_disk(move |store, digest| store.ingest(digest, size)).await?;
-        let show = |ingest: &Ingest| {
-            let visible = match size {
-                Some(size) => ingest.written().min(size.saturating_sub(HOLDBACK)),
-                None => ingest.written().saturating_sub(HOLDBACK),
-            };
-            pilot.tell(Progress::Streaming(Streaming { size, visible, growing: ingest.growing() }));
+    }
+
+    async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Began)> {
+        let ingest = self.on_disk(|store, digest| store.ingest(digest)).await.map_err(|e| (e, Began::AtZero))?;
+        let began = if ingest.passed() > 0 { Began::Within } else { Began::AtZero };
+        let result = self.fill(pilot, attempt, ingest).await;
+        if let Err(CacheError::Mismatch { .. }) = result {
+            self.metrics.upstream_mismatch();
+        }
+        result.map_err(|error| (error, began))
+    }
+
+    async fn fill(&self, pilot: &Pilot, attempt: u32, ingest: Ingest) -> Result<BlobFile, CacheError> {
+        let from = ingest.passed();
+        let body = match self.open(from).await {
+            Ok(body) => body,
+            // The last attempt ended between its last byte and the commit.
+            Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, Some(from)).await,
+            Err(error) => {
+                ingest.set_aside();
+                return Err(self.upstream_error(error));
+            }
         };
-        show(&ingest);
-
-        let mut pauses = PAUSES.iter();
-        loop {
-            let before = ingest.written();
-            let (back, outcome) = self.pour(&mut incoming, ingest, size, &show).await;
-            ingest = back;
-            let error = match outcome {
-                Ok(()) => break,
-                // It broke behind its last byte.
-                Err(Broken::Upstream(_)) if size == Some(ingest.written()) => break,
-                Err(Broken::Storage(error)) => return Err(error.into()),
-                Err(Broken::Upstream(error)) => error,
-            };
-            if ingest.written() > before {
-                pauses = PAUSES.iter();
+        let Some(size) = self.agreed_size(body.total) else {
+            ingest.discard();
+            return Err(self.mismatch());
+        };
+        // A stranger's word on a length takes no room away from others.
+        let ingest = match self.announced {
+            None => ingest,
+            Some(size) => task::blocking(move || ingest.reserve(size).map(|()| ingest)).await?,
+        };
+        let follower = Follower { ingest, size, attempt, pilot };
+        follower.show();
+        let (Follower { ingest, .. }, poured) = self.pour(follower, body, from).await;
+        match poured {
+            Ok(()) => self.finish(ingest, size).await,
+            Err(PartError::Upstream(error)) => {
+                ingest.set_aside();
+                Err(self.upstream_error(error))
             }
-            incoming = self.take_up(&mut pauses, error, ingest.written(), size).await?;
+            Err(PartError::Cancelled) => Err(CacheError::Abandoned),
+            Err(PartError::Changed | PartError::TooLong) => {
+                ingest.discard();
+                Err(self.mismatch())
+            }
+            Err(PartError::Storage(error)) => {
+                ingest.discard();
+                Err(error.into())
+            }
         }
-        self.finish(ingest, size).await
     }
 
-    /// What a manifest says and what upstream says of the length must be one.
-    fn agreed_size(&self, total: Option<u64>) -> Result<Option<u64>, CacheError> {
+    /// Asks for everything behind `from`, or for a first part of it if several connections are worth their while.
+    async fn open(&self, from: u64) -> Result<BlobBody, UpstreamError> {
+        let worth_parts = self.announced.is_some_and(|size| size >= from + 2 * PART) && self.upstream.parallel() > 1;
+        let span = Span { start: from, end: worth_parts.then_some(from + PART) };
+        self.upstream.blob(&self.repository.name, &self.digest, span).await
+    }
+
+    /// What a manifest says and what upstream says of the length must be one; `None`: they are not.
+    fn agreed_size(&self, total: Option<u64>) -> Option<Option<u64>> {
         match (total, self.announced) {
-            (Some(total), Some(announced)) if total != announced => Err(self.mismatch()),
-            (total, announced) => Ok(total.or(announced)),
+            (Some(total), Some(announced)) if total != announced => None,
+            (total, announced) => Some(total.or(announced)),
         }
     }
 
-    /// Moves bytes until the body ends or something breaks.
-    async fn pour(
+    /// Runs the parts, `parallel` at a time, and follows behind what has landed.
+    async fn pour<'p>(
         &self,
-        incoming: &mut Incoming,
-        mut ingest: Ingest,
-        size: Option<u64>,
-        show: impl Fn(&Ingest),
-    ) -> (Ingest, Result<(), Broken>) {
-        let limit = size.unwrap_or(MAX_UNANNOUNCED);
-        loop {
-            let batch = match incoming.next_batch().await {
-                Ok(Some(batch)) => batch,
-                Ok(None) => return (ingest, Ok(())),
-                Err(error) => return (ingest, Err(Broken::Upstream(error))),
-            };
-            let arrived = ingest.written() + batch.iter().map(|piece| piece.len() as u64).sum::<u64>();
-            if arrived > limit {
-                let error = StorageError::SizeMismatch { expected: limit, actual: arrived };
-                return (ingest, Err(Broken::Storage(error)));
-            }
-            let (back, written) = task::blocking(move || {
-                let written = batch.iter().try_for_each(|piece| ingest.append(piece));
-                (ingest, written)
-            })
-            .await;
-            ingest = back;
-            if let Err(error) = written {
-                return (ingest, Err(Broken::Storage(error)));
-            }
-            show(&ingest);
-        }
-    }
-
-    /// Opens the body anew behind the bytes that are here already.
-    async fn take_up(
-        &self,
-        pauses: &mut std::slice::Iter<'_, Duration>,
-        mut error: UpstreamError,
+        mut follower: Follower<'p>,
+        body: BlobBody,
         from: u64,
-        size: Option<u64>,
-    ) -> Result<Incoming, CacheError> {
-        for pause in pauses {
-            tracing::info!(digest = %self.digest, from, %error, "a fill broke and is taken up again");
-            sleep(*pause).await;
-            match self.reopen(from, size).await {
-                Ok(Some(incoming)) => return Ok(incoming),
-                Ok(None) => return Err(self.mismatch()),
-                Err(again) => error = again,
+    ) -> (Follower<'p>, Result<(), PartError>) {
+        let mut order = Order::new(spans(&body, from, follower.size));
+        let (landed, mut landings) = mpsc::channel(MAX_BEHIND);
+        let mut landed = Some(landed);
+        let (mut parts, mut open, mut next) = (JoinSet::new(), Some(body), 0);
+        let outcome = loop {
+            while parts.len() < self.upstream.parallel()
+                && let (Some(span), Some(landed)) = (order.spans.get(next), &landed)
+            {
+                let part = self.part(*span, &follower, landed.clone());
+                parts.spawn(part.run(open.take()));
+                next += 1;
             }
-        }
-        Err(self.upstream_error(error))
+            if next == order.spans.len() {
+                landed = None;
+            }
+            let step = tokio::select! {
+                Some(landing) = landings.recv() => {
+                    order.landed(landing);
+                    while let Ok(landing) = landings.try_recv() {
+                        order.landed(landing);
+                    }
+                    let (back, followed) = follower.follow(order.frontier()).await;
+                    follower = back;
+                    followed.map_err(PartError::Storage)
+                }
+                Some(ended) = parts.join_next() => ended.unwrap_or(Err(PartError::Cancelled)),
+                else => break Ok(()),
+            };
+            if step.is_err() {
+                break step;
+            }
+        };
+        // Nothing writes to the file any more when this returns.
+        drop(landings);
+        while parts.join_next().await.is_some() {}
+        (follower, outcome)
     }
 
-    /// `None`: upstream's blob has another length now.
-    async fn reopen(&self, from: u64, size: Option<u64>) -> Result<Option<Incoming>, UpstreamError> {
-        let body = self.upstream.blob(&self.repository.name, &self.digest, from).await?;
-        if body.total.zip(size).is_some_and(|(total, size)| total != size) {
-            return Ok(None);
-        }
-        // Upstream may not know ranges and begin at 0.
-        let surplus = from.saturating_sub(body.start);
-        Ok(Some(Incoming { body, surplus }))
+    fn part(&self, span: Span, follower: &Follower<'_>, landed: mpsc::Sender<Landed>) -> Part {
+        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
+        let source = Source { upstream, repo, digest };
+        let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
+        Part::new(source, span, follower.size, limit, follower.ingest.landing(), landed)
     }
 
     async fn finish(&self, ingest: Ingest, size: Option<u64>) -> Result<BlobFile, CacheError> {
-        if size.is_some_and(|size| size != ingest.written()) {
+        if size.is_some_and(|size| size != ingest.passed()) {
+            ingest.discard();
             return Err(self.mismatch());
         }
         let committed = self.on_disk(move |store, digest| store.commit(digest, ingest)).await;
@@ -190,7 +199,10 @@ impl Fill {
             Err(CacheError::Storage(error)) if error.is_mismatch() => Err(self.mismatch()),
             Err(error) => Err(error),
             Ok(blob) => {
-                self.link(blob.size()).await?;
+                // The bytes are right and here: that the link is missing costs the next client a question.
+                if let Err(error) = self.link(blob.size()).await {
+                    tracing::error!(digest = %self.digest, %error, "a blob is kept without its link");
+                }
                 Ok(blob)
             }
         }
@@ -218,34 +230,101 @@ impl Fill {
     }
 }
 
-/// A body, and how many bytes of it are here already and are read past.
-struct Incoming {
-    body: BlobBody,
-    surplus: u64,
+/// Where an attempt began.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Began {
+    AtZero,
+    Within,
 }
 
-impl Incoming {
-    /// What has arrived: one write for many small pieces. `None` is the end.
-    async fn next_batch(&mut self) -> Result<Option<Vec<Bytes>>, UpstreamError> {
-        let Some(first) = self.body.next().await? else { return Ok(None) };
-        let mut length = first.len();
-        let mut batch = vec![self.unseen(first)];
-        while length < BATCH {
-            match self.body.next().now_or_never() {
-                Some(Ok(Some(piece))) => {
-                    length += piece.len();
-                    batch.push(self.unseen(piece));
-                }
-                // The end, or an error, comes again at the next call, after this batch was written.
-                Some(Ok(None) | Err(_)) | None => break,
-            }
-        }
-        Ok(Some(batch))
+/// Goes behind what has landed: hashes it and shows it to the readers.
+struct Follower<'p> {
+    ingest: Ingest,
+    size: Option<u64>,
+    attempt: u32,
+    pilot: &'p Pilot,
+}
+
+impl<'p> Follower<'p> {
+    async fn follow(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
+        let Follower { mut ingest, size, attempt, pilot } = self;
+        let (ingest, passed) = task::blocking(move || {
+            let passed = ingest.pass(frontier);
+            (ingest, passed)
+        })
+        .await;
+        let back = Follower { ingest, size, attempt, pilot };
+        back.show();
+        (back, passed)
     }
 
-    fn unseen(&mut self, mut piece: Bytes) -> Bytes {
-        let seen = self.surplus.min(piece.len() as u64);
-        self.surplus -= seen;
-        piece.split_off(seen as usize)
+    fn show(&self) {
+        let passed = self.ingest.passed();
+        let visible = match self.size {
+            Some(size) => passed.min(size.saturating_sub(HOLDBACK)),
+            None => passed.saturating_sub(HOLDBACK),
+        };
+        let (size, attempt, growing) = (self.size, self.attempt, self.ingest.growing());
+        self.pilot.tell(Progress::Streaming(Streaming { size, attempt, visible, growing }));
+    }
+}
+
+/// How a blob divides: the part that `body` brings, then equal ones up to the end.
+fn spans(body: &BlobBody, from: u64, size: Option<u64>) -> Vec<Span> {
+    let (Some(size), true) = (size.filter(|size| *size > from + PART), body.is_part && body.ends_before(size)) else {
+        return vec![Span { start: from, end: None }];
+    };
+    let starts = (from..size).step_by(PART as usize);
+    starts.map(|start| Span { start, end: Some(size.min(start + PART)) }).collect()
+}
+
+/// The parts in their order, and how far each is.
+struct Order {
+    spans: Vec<Span>,
+    landed: HashMap<u64, u64>,
+    current: usize,
+}
+
+impl Order {
+    fn new(spans: Vec<Span>) -> Order {
+        Order { spans, landed: HashMap::new(), current: 0 }
+    }
+
+    fn landed(&mut self, landed: Landed) {
+        self.landed.insert(landed.span.start, landed.upto);
+    }
+
+    /// Behind the last byte before which none is missing.
+    fn frontier(&mut self) -> u64 {
+        loop {
+            let span = self.spans[self.current];
+            let upto = self.landed.get(&span.start).copied().unwrap_or(span.start);
+            if span.end != Some(upto) || self.current + 1 == self.spans.len() {
+                return upto;
+            }
+            self.landed.remove(&span.start);
+            self.current += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frontier_stops_at_the_first_gap() {
+        let span = |start, end| Span { start, end: Some(end) };
+        let spans = vec![span(5, 10), span(10, 20), span(20, 25)];
+        let mut order = Order::new(spans.clone());
+        let mut at = |which: usize, upto| {
+            order.landed(Landed { span: spans[which], upto });
+            order.frontier()
+        };
+        assert_eq!(at(2, 25), 5);
+        assert_eq!(at(0, 7), 7);
+        assert_eq!(at(1, 13), 7);
+        assert_eq!(at(0, 10), 13);
+        assert_eq!(at(1, 20), 25);
     }
 }

@@ -22,8 +22,8 @@ pub enum Progress {
     Waiting,
     /// Bytes are coming in.
     Streaming(Streaming),
-    /// The blob is complete, verified and kept.
-    Done(BlobFile),
+    /// The blob is complete, verified and kept; the number is the attempt that brought it.
+    Done(BlobFile, u32),
     /// There will be no more bytes.
     Failed(CacheError),
 }
@@ -33,6 +33,8 @@ pub enum Progress {
 pub struct Streaming {
     /// The blob's length in bytes, if upstream told.
     pub size: Option<u64>,
+    /// Counts up when the fill starts over: what was read of an earlier attempt need not be the beginning of this one.
+    pub attempt: u32,
     /// The watermark: how many bytes may be read. The last ones stay behind it until the digest is right.
     pub visible: u64,
     /// Where to read them.
@@ -56,7 +58,7 @@ impl Seat {
         let arrived = self.progress.wait_for(|progress| match progress {
             Progress::Waiting => false,
             Progress::Streaming(streaming) => enough(streaming),
-            Progress::Done(_) | Progress::Failed(_) => true,
+            Progress::Done(..) | Progress::Failed(_) => true,
         });
         match arrived.await {
             Ok(progress) => progress.clone(),

@@ -12,10 +12,9 @@ use super::metrics::Metrics;
 use super::origin::Origins;
 use super::outcome::Outcome;
 use super::single_flight::{Role, SingleFlight};
-use crate::oci::{Digest, Manifest, MediaType, Reference, Repository, Tag};
+use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
 use crate::storage::{Link, StorageError, Store};
 use crate::task;
-use crate::upstream::UpstreamError;
 
 /// Bytes of manifests held in memory.
 const HOT_BYTES: u64 = 64 << 20;
@@ -122,7 +121,7 @@ impl Manifests {
             },
             // Docker Hub has answered HEAD with 401 and 405 for hours while GET worked. With a copy at hand that is not
             // worth a pull; without one it is the only way.
-            Err(error) if at_hand.is_none() && is_doubtful(&error) => {}
+            Err(error) if at_hand.is_none() && error.is_doubtful() => {}
             Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
         }
         let fetched = self.inner.fetch(repository.clone(), &reference).await;
@@ -147,16 +146,26 @@ impl Inner {
             self.store.quarantine(digest, "its bytes are wrong")?;
             return Ok(Found::Nothing);
         }
-        let manifest = self.view(repository, *digest, bytes)?;
+        // Whether it is a manifest at all is told only to those who may read it.
         let linked = self.store.link(repository, digest)?.is_some();
-        Ok(if linked { Found::Readable(manifest) } else { Found::Unlinked(manifest) })
+        match view(&repository.registry, *digest, bytes) {
+            Ok((manifest, parsed)) if linked => {
+                self.announce(repository, &parsed);
+                Ok(Found::Readable(manifest))
+            }
+            Ok((manifest, _)) => Ok(Found::Unlinked(manifest)),
+            Err(error) if linked => Err(error),
+            Err(_) => Ok(Found::Nothing),
+        }
     }
 
     async fn authorise(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
         let upstream = self.origins.of(&key.0)?;
-        let head = upstream.head_manifest(&key.0.name, &Reference::Digest(key.1)).await;
-        head.map_err(|error| CacheError::from_upstream(&key.0.registry, error))?;
-        self.keep(key, manifest).await
+        match upstream.head_manifest(&key.0.name, &Reference::Digest(key.1)).await {
+            Ok(_head) => self.keep(key, manifest).await,
+            Err(error) if error.is_doubtful() => self.fetch(key.0, &Reference::Digest(key.1)).await,
+            Err(error) => Err(CacheError::from_upstream(&key.0.registry, error)),
+        }
     }
 
     async fn fetch(&self, repository: Repository, reference: &Reference) -> Result<StoredManifest, CacheError> {
@@ -171,24 +180,26 @@ impl Inner {
                 return Err(CacheError::Mismatch { registry: repository.registry, digest: *digest });
             }
         };
-        let manifest = self.view(&repository, digest, bytes)?;
+        let (manifest, _) = view(&repository.registry, digest, bytes).map_err(|error| match reference {
+            // A page or a fragment under a tag is trouble at upstream; under its own digest it is what it is.
+            Reference::Tag(_) => error.as_trouble(),
+            Reference::Digest(_) => error,
+        })?;
         self.keep((repository, digest), manifest).await
     }
 
-    fn view(&self, repository: &Repository, digest: Digest, bytes: Bytes) -> Result<StoredManifest, CacheError> {
-        let parsed = Manifest::parse(&bytes)
-            .map_err(|reason| CacheError::NotAManifest { registry: repository.registry.clone(), reason })?;
-        for blob in parsed.blobs() {
+    fn announce(&self, repository: &Repository, manifest: &Manifest) {
+        for blob in manifest.blobs() {
             self.announced.insert((repository.clone(), blob.digest), blob.size);
         }
-        Ok(StoredManifest { digest, media_type: parsed.media_type, bytes })
     }
 
-    /// Content first, then the right to it: a crash in between leaves content that nobody may read yet.
+    /// Content first, then the right to it: a crash in between leaves content that nobody may read yet. A disk that fails
+    /// is no reason to refuse what is verified and in hand.
     async fn keep(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
         let (store, kept) = (self.store.clone(), manifest.clone());
         let (repository, digest) = key.clone();
-        task::blocking(move || {
+        let written = task::blocking(move || {
             if store.blob(&digest)?.is_none() {
                 store.put(&digest, &kept.bytes)?;
             }
@@ -198,7 +209,13 @@ impl Inner {
                 Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 },
             )
         })
-        .await?;
+        .await;
+        if let Err(error) = written {
+            tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
+        }
+        if let Ok(parsed) = Manifest::parse(&manifest.bytes) {
+            self.announce(&key.0, &parsed);
+        }
         self.remember(key, &manifest);
         Ok(manifest)
     }
@@ -208,7 +225,9 @@ impl Inner {
     }
 }
 
-/// Whether a failed HEAD says little about what a GET would bring.
-fn is_doubtful(error: &UpstreamError) -> bool {
-    matches!(error, UpstreamError::Refused { .. } | UpstreamError::Status { .. } | UpstreamError::Invalid { .. })
+fn view(registry: &Registry, digest: Digest, bytes: Bytes) -> Result<(StoredManifest, Manifest), CacheError> {
+    match Manifest::parse(&bytes) {
+        Ok(parsed) => Ok((StoredManifest { digest, media_type: parsed.media_type, bytes }, parsed)),
+        Err(reason) => Err(CacheError::NotAManifest { registry: registry.clone(), reason }),
+    }
 }

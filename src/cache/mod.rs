@@ -13,10 +13,13 @@ mod manifests;
 mod metrics;
 mod origin;
 mod outcome;
+mod part;
 mod referrers;
+mod settings;
 mod single_flight;
 mod tags;
 
+use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -26,7 +29,7 @@ pub use error::CacheError;
 pub use manifests::StoredManifest;
 pub use outcome::Outcome;
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
-pub use tags::Lifetimes;
+pub use settings::{Lifetimes, Settings};
 
 use self::blobs::Blobs;
 use self::completion::Completion;
@@ -40,17 +43,6 @@ use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
 use crate::upstream::Upstream;
-
-/// How the cache behaves.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// How long answers hold.
-    pub lifetimes: Lifetimes,
-    /// A client whose blob is not here waits at most this long for the first byte.
-    pub first_byte_timeout: Duration,
-    /// Whether the attestations of a cached index are fetched, too.
-    pub complete_indexes: bool,
-}
 
 /// A manifest, and how it came about.
 #[derive(Clone, Debug)]
@@ -100,7 +92,7 @@ impl Cache {
         let manifests = Manifests::new(store.clone(), origins.clone(), metrics.clone());
         let blobs = Blobs::new(store.clone(), origins.clone(), manifests.clone(), metrics, first_byte_timeout);
         let tags = Tags::new(store.clone(), manifests.clone(), clock.clone(), lifetimes);
-        let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock.clone(), lifetimes);
+        let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock.clone(), settings);
         let completion =
             complete_indexes.then(|| Completion::new(manifests.clone(), blobs.clone(), clock, lifetimes.negative_ttl));
         Cache { store, origins, first_byte_timeout, manifests, blobs, tags, referrers, completion }
@@ -116,17 +108,20 @@ impl Cache {
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn manifest(&self, repository: &Repository, reference: &Reference) -> Result<ManifestAnswer, CacheError> {
-        let answer = match reference {
-            Reference::Digest(digest) => {
-                let (manifest, outcome) = self.manifests.get(repository, digest).await?;
-                ManifestAnswer { manifest, outcome, age: None }
-            }
-            Reference::Tag(tag) => {
-                let resolved = self.tags.resolve(repository, tag).await?;
-                let (manifest, _) = self.manifests.get(repository, &resolved.digest).await?;
-                ManifestAnswer { manifest, outcome: resolved.outcome, age: resolved.age }
+        let find = async {
+            match reference {
+                Reference::Digest(digest) => {
+                    let (manifest, outcome) = self.manifests.get(repository, digest).await?;
+                    Ok(ManifestAnswer { manifest, outcome, age: None })
+                }
+                Reference::Tag(tag) => {
+                    let resolved = self.tags.resolve(repository, tag).await?;
+                    let (manifest, _) = self.manifests.get(repository, &resolved.digest).await?;
+                    Ok(ManifestAnswer { manifest, outcome: resolved.outcome, age: resolved.age })
+                }
             }
         };
+        let answer = self.in_time(find).await?;
         if let Some(completion) = &self.completion {
             completion.served(repository, &answer.manifest);
         }
@@ -150,7 +145,7 @@ impl Cache {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(Option<u64>, Outcome), CacheError> {
-        self.blobs.size(repository, digest).await
+        self.in_time(self.blobs.size(repository, digest)).await
     }
 
     /// What refers to a manifest. There is always an answer unless the disk fails.
@@ -172,10 +167,13 @@ impl Cache {
         last: Option<&str>,
     ) -> Result<TagList, CacheError> {
         let upstream = self.origins.of(repository)?;
-        let error = match timeout(self.first_byte_timeout, upstream.tags(&repository.name, n, last)).await {
-            Ok(Ok(page)) => return Ok(TagList { tags: page.tags, more: page.more, outcome: Outcome::Bypass }),
-            Ok(Err(error)) => CacheError::from_upstream(&repository.registry, error),
-            Err(_elapsed) => CacheError::Late,
+        let ask = async {
+            let page = upstream.tags(&repository.name, n, last).await;
+            page.map_err(|error| CacheError::from_upstream(&repository.registry, error))
+        };
+        let error = match self.in_time(ask).await {
+            Ok(page) => return Ok(TagList { tags: page.tags, more: page.more, outcome: Outcome::Bypass }),
+            Err(error) => error,
         };
         let (store, of) = (self.store.clone(), repository.clone());
         let mut tags = task::blocking(move || store.tags(&of)).await?;
@@ -189,6 +187,12 @@ impl Cache {
         let more = n.is_some_and(|n| n < tags.len());
         tags.truncate(n.unwrap_or(tags.len()));
         Ok(TagList { tags, more, outcome: Outcome::Stale })
+    }
+
+    /// No client waits longer for the head of an answer; some have no limit of their own (protocol.md, rule 9). Blobs bound
+    /// themselves, for once their first byte is there the rest takes as long as it takes.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
+        timeout(self.first_byte_timeout, work).await.unwrap_or(Err(CacheError::Late))
     }
 
     /// The repositories of which something is here, in byte order.

@@ -3,7 +3,7 @@
 //! Always answers. Docker 29 asks on every pull of an image with attestations, and fails the pull on anything but a list;
 //! a list that is old or empty harms nobody (protocol.md 3.5).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
@@ -12,13 +12,13 @@ use super::error::CacheError;
 use super::manifests::Manifests;
 use super::origin::Origins;
 use super::outcome::Outcome;
+use super::settings::Settings;
 use super::single_flight::{Role, SingleFlight};
-use super::tags::Lifetimes;
 use crate::clock::Clock;
 use crate::oci::{Digest, MediaType, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
-use crate::upstream::UpstreamError;
+use crate::upstream::{Part, UpstreamError};
 
 /// Lists remembered as fresh; the rest is asked for again.
 const MAX_LISTS: u64 = 10_000;
@@ -32,6 +32,8 @@ pub struct ReferrersList {
     pub index: Index,
     /// Where it comes from.
     pub outcome: Outcome,
+    /// If stale and kept: how old it is.
+    pub age: Option<Duration>,
 }
 
 /// An OCI index of referrers. Descriptors keep every field that upstream sent.
@@ -62,68 +64,89 @@ impl Index {
     }
 }
 
+/// When upstream was last asked, and whether it answered.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    at: Instant,
+    answered: bool,
+}
+
 /// The referrers of all cached repositories.
 pub struct Referrers {
     store: Store,
     origins: Origins,
     manifests: Manifests,
     clock: Clock,
-    lifetimes: Lifetimes,
-    asked: moka::sync::Cache<Key, Instant>,
+    settings: Settings,
+    asked: moka::sync::Cache<Key, Asked>,
     questions: SingleFlight<Key, Index>,
 }
 
 impl Referrers {
     /// Referrers kept in `store`, asked for at `origins`.
-    pub fn new(store: Store, origins: Origins, manifests: Manifests, clock: Clock, lifetimes: Lifetimes) -> Referrers {
+    pub fn new(store: Store, origins: Origins, manifests: Manifests, clock: Clock, settings: Settings) -> Referrers {
         let (asked, questions) = (moka::sync::Cache::new(MAX_LISTS), SingleFlight::new("referrers"));
-        Referrers { store, origins, manifests, clock, lifetimes, asked, questions }
+        Referrers { store, origins, manifests, clock, settings, asked, questions }
     }
 
     /// What refers to `digest`, as far as can be known in time.
     pub async fn list(&self, repository: &Repository, digest: &Digest) -> Result<ReferrersList, CacheError> {
         let key = (repository.clone(), *digest);
         let (store, (of, digest)) = (self.store.clone(), key.clone());
-        let kept = task::blocking(move || store.referrers(&of, &digest)).await?;
-        let kept: Option<Index> = kept.and_then(|record| serde_json::from_str(&record.index).ok());
-        let asked = self.asked.get(&key).map(|at| self.clock.tick().saturating_duration_since(at));
-        if asked.is_some_and(|age| age < self.lifetimes.tag_ttl) {
-            return Ok(ReferrersList { index: kept.unwrap_or_else(Index::empty), outcome: Outcome::Hit });
+        let record = task::blocking(move || store.referrers(&of, &digest)).await?;
+        let kept = record.and_then(|record| Some((serde_json::from_str(&record.index).ok()?, record.at)));
+        let age = kept.as_ref().map(|(_, at)| Duration::from_secs(self.clock.unix_seconds().saturating_sub(*at)));
+        let patience = match kept {
+            Some(_) => self.settings.lifetimes.revalidate_timeout,
+            None => self.settings.first_byte_timeout,
+        };
+        let kept: Index = kept.map(|(index, _)| index).unwrap_or_else(Index::empty);
+        match self.standing(&key) {
+            Some(true) => return Ok(ReferrersList { index: kept, outcome: Outcome::Hit, age: None }),
+            Some(false) => return Ok(ReferrersList { index: kept, outcome: Outcome::Stale, age }),
+            None => {}
         }
-        Ok(match kept {
-            None => match self.ask(&key).await {
-                (Ok(index), Role::Led) => ReferrersList { index, outcome: Outcome::Miss },
-                (Ok(index), Role::Joined) => ReferrersList { index, outcome: Outcome::Joined },
-                (Err(error), _) => self.unanswered(&key, Index::empty(), &error.to_string()),
-            },
-            Some(kept) => match timeout(self.lifetimes.revalidate_timeout, self.ask(&key)).await {
-                Ok((Ok(index), _)) => ReferrersList { index, outcome: Outcome::Revalidated },
-                Ok((Err(error), _)) => self.unanswered(&key, kept, &error.to_string()),
-                Err(_elapsed) => self.unanswered(&key, kept, "no answer in time"),
-            },
+        let (answer, role) =
+            timeout(patience, self.ask(&key, &kept)).await.unwrap_or((Err(CacheError::Late), Role::Joined));
+        Ok(match answer {
+            Ok(index) => {
+                let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Joined };
+                ReferrersList { index, outcome, age: None }
+            }
+            Err(error) => {
+                tracing::warn!(%repository, digest = %key.1, %error, "referrers are listed without upstream");
+                self.asked.insert(key, Asked { at: self.clock.tick(), answered: false });
+                ReferrersList { index: kept, outcome: Outcome::Stale, age }
+            }
         })
     }
 
-    /// The question is not repeated before `negative_ttl`: an outage costs one wait, not one per pull.
-    fn unanswered(&self, key: &Key, index: Index, reason: &str) -> ReferrersList {
-        tracing::warn!(repository = %key.0, digest = %key.1, reason, "referrers are served without asking upstream");
-        let spared = self.lifetimes.tag_ttl.saturating_sub(self.lifetimes.negative_ttl);
-        if let Some(asked) = self.clock.tick().checked_sub(spared) {
-            self.asked.insert(key.clone(), asked);
-        }
-        ReferrersList { index, outcome: Outcome::Stale }
+    /// Whether the last question still stands, and was answered. One that failed is not repeated before `negative_ttl`: an
+    /// outage costs one wait, not one per pull.
+    fn standing(&self, key: &Key) -> Option<bool> {
+        let asked = self.asked.get(key)?;
+        let lifetimes = &self.settings.lifetimes;
+        let lifetime = if asked.answered { lifetimes.tag_ttl } else { lifetimes.negative_ttl };
+        (self.clock.tick().saturating_duration_since(asked.at) < lifetime).then_some(asked.answered)
     }
 
-    async fn ask(&self, key: &Key) -> (Result<Index, CacheError>, Role) {
+    async fn ask(&self, key: &Key, kept: &Index) -> (Result<Index, CacheError>, Role) {
         let work = || {
             let (origins, manifests, store) = (self.origins.clone(), self.manifests.clone(), self.store.clone());
-            let (asked, clock, key) = (self.asked.clone(), self.clock.clone(), key.clone());
+            let (asked, clock, key, kept) = (self.asked.clone(), self.clock.clone(), key.clone(), kept.clone());
             async move {
-                let index = fetch(&origins, &manifests, &key).await?;
-                let text = serde_json::to_string(&index).unwrap_or_default();
-                let (repository, digest) = key.clone();
-                task::blocking(move || store.set_referrers(&repository, &digest, &text)).await?;
-                asked.insert(key, clock.tick());
+                let index = match fetch(&origins, &manifests, &key).await? {
+                    Some(index) => index,
+                    // Outages have said so of what exists: a list at hand is not given up for it.
+                    None => kept,
+                };
+                // An empty list needs no file: whoever asks for what does not exist must not fill the disk.
+                if !index.manifests.is_empty() {
+                    let text = serde_json::to_string(&index).unwrap_or_default();
+                    let (repository, digest) = key.clone();
+                    task::blocking(move || store.set_referrers(&repository, &digest, &text)).await?;
+                }
+                asked.insert(key, Asked { at: clock.tick(), answered: true });
                 Ok(index)
             }
         };
@@ -132,24 +155,35 @@ impl Referrers {
 }
 
 /// Upstream's list; where it knows no such endpoint, what clients keep under the fallback tag
-/// (distribution-spec, "Referrers Tag Schema").
-async fn fetch(origins: &Origins, manifests: &Manifests, (repository, digest): &Key) -> Result<Index, CacheError> {
+/// (distribution-spec, "Referrers Tag Schema"). `None`: there is neither.
+async fn fetch(
+    origins: &Origins,
+    manifests: &Manifests,
+    (repository, digest): &Key,
+) -> Result<Option<Index>, CacheError> {
     let upstream = origins.of(repository)?;
     let error = match upstream.referrers(&repository.name, digest).await {
-        Ok(bytes) => return Ok(serde_json::from_slice(&bytes).unwrap_or_else(|_| Index::empty())),
+        Ok(bytes) => return parse(repository, &bytes).map(Some),
         Err(error) if has_no_endpoint(&error) => error,
         Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
     };
     tracing::debug!(%error, "no referrers endpoint; the fallback tag is asked for");
-    let Ok(tag) = fallback_tag(digest).parse::<Tag>() else { return Ok(Index::empty()) };
+    let Ok(tag) = fallback_tag(digest).parse::<Tag>() else { return Ok(None) };
     match manifests.resolve(repository, &tag, None).await {
         Ok(list) => {
             let (manifest, _) = manifests.get(repository, &list).await?;
-            Ok(serde_json::from_slice(&manifest.bytes).unwrap_or_else(|_| Index::empty()))
+            parse(repository, &manifest.bytes).map(Some)
         }
-        Err(error) if error.is_absence() => Ok(Index::empty()),
+        Err(error) if error.is_absence() => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+fn parse(repository: &Repository, bytes: &[u8]) -> Result<Index, CacheError> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let reason = UpstreamError::Invalid { part: Part::Registry, reason: format!("no list of referrers: {error}") };
+        CacheError::from_upstream(&repository.registry, reason)
+    })
 }
 
 fn has_no_endpoint(error: &UpstreamError) -> bool {

@@ -1,18 +1,25 @@
 //! One piece of work at a time per key, whoever asks and however many: for answers that are small and whole.
 //!
 //! The work is a task of its own: the client who asked first may leave, and nobody else notices. What is streamed while
-//! it arrives (blobs) flies in `flight.rs` instead. The table holds running work only, so it is bounded by the number of
-//! requests in progress.
+//! it arrives (blobs) flies in `flight.rs` instead. Work outlives its clients, so it has bounds of its own: in number, and
+//! in time, lest an upstream that trickles holds a key for ever.
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::error::CacheError;
 use crate::task;
+
+/// Work at one time.
+const MAX_RUNNING: usize = 4096;
+/// How long one piece of work may take in all. Clients wait shorter.
+const LIMIT: Duration = Duration::from_secs(60);
 
 type Answer<V> = Option<Result<V, CacheError>>;
 type Table<K, V> = Arc<Mutex<HashMap<K, watch::Receiver<Answer<V>>>>>;
@@ -47,7 +54,14 @@ where
     where
         F: Future<Output = Result<V, CacheError>> + Send + 'static,
     {
-        let (mut answer, role) = self.join_or_lead(key, work);
+        let (mut answer, role) = match self.join_or_lead(key) {
+            Ok(Entry::Running(answer)) => (answer, Role::Joined),
+            Ok(Entry::New(sender, landing, answer)) => {
+                self.begin(work(), sender, landing);
+                (answer, Role::Led)
+            }
+            Err(error) => return (Err(error), Role::Joined),
+        };
         let result = match answer.wait_for(Option::is_some).await {
             Ok(answer) => answer.clone().unwrap_or(Err(CacheError::Abandoned)),
             Err(_sender_gone) => Err(CacheError::Abandoned),
@@ -55,28 +69,37 @@ where
         (result, role)
     }
 
-    fn join_or_lead<F>(&self, key: K, work: impl FnOnce() -> F) -> (watch::Receiver<Answer<V>>, Role)
-    where
-        F: Future<Output = Result<V, CacheError>> + Send + 'static,
-    {
+    fn join_or_lead(&self, key: K) -> Result<Entry<K, V>, CacheError> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answer) = running.get(&key) {
-            return (answer.clone(), Role::Joined);
+            return Ok(Entry::Running(answer.clone()));
+        }
+        if running.len() >= MAX_RUNNING {
+            return Err(CacheError::Busy);
         }
         let (sender, answer) = watch::channel(None);
         running.insert(key.clone(), answer.clone());
-        // Held by the task: however it ends, the next one who asks begins anew.
-        let landing = Landing { key, running: self.running.clone() };
-        let work = work();
+        Ok(Entry::New(sender, Landing { key, running: self.running.clone() }, answer))
+    }
+
+    fn begin<F>(&self, work: F, sender: watch::Sender<Answer<V>>, landing: Landing<K, V>)
+    where
+        F: Future<Output = Result<V, CacheError>> + Send + 'static,
+    {
         task::spawn(self.name, async move {
-            let result = work.await;
+            let result = timeout(LIMIT, work).await.unwrap_or(Err(CacheError::Late));
             drop(landing);
             sender.send_replace(Some(result));
         });
-        (answer, Role::Led)
     }
 }
 
+enum Entry<K: Eq + Hash, V> {
+    Running(watch::Receiver<Answer<V>>),
+    New(watch::Sender<Answer<V>>, Landing<K, V>, watch::Receiver<Answer<V>>),
+}
+
+/// Held by the task: however it ends, the next one who asks begins anew.
 struct Landing<K: Eq + Hash, V> {
     key: K,
     running: Table<K, V>,

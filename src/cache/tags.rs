@@ -10,22 +10,12 @@ use tokio::time::timeout;
 use super::error::CacheError;
 use super::manifests::Manifests;
 use super::outcome::Outcome;
+use super::settings::Lifetimes;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
-
-/// How long answers hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Lifetimes {
-    /// A tag is served this long without asking upstream.
-    pub tag_ttl: Duration,
-    /// A client with a copy at hand waits at most this long for upstream's confirmation.
-    pub revalidate_timeout: Duration,
-    /// That something does not exist is believed this long; a question that failed is not repeated for as long.
-    pub negative_ttl: Duration,
-}
 
 /// Tags kept in memory; each is small. The rest is read from its file again.
 const MAX_TAGS: u64 = 100_000;
@@ -127,7 +117,9 @@ impl Tags {
                 match answer {
                     Ok(digest) => {
                         let (repository, tag) = key.clone();
-                        task::blocking(move || store.set_tag(&repository, &tag, &digest)).await?;
+                        if let Err(error) = task::blocking(move || store.set_tag(&repository, &tag, &digest)).await {
+                            tracing::error!(repository = %key.0, tag = %key.1, %error, "a tag is served without being kept");
+                        }
                         memory.confirmed(key, digest);
                     }
                     Err(ref error) if error.is_absence() && at_hand.is_none() => memory.absent(key),

@@ -51,7 +51,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.header_timeout", Now),
     ("upstream.stall_timeout", Now),
     ("upstream.max_connections", Now),
-    ("upstream.parallel", Later),
+    ("upstream.parallel", Now),
     ("upstream.bandwidth", Later),
     ("upstream.proxy", Later),
     ("upstream.private", Later),

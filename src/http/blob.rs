@@ -1,8 +1,8 @@
 //! Blobs: GET, HEAD, and one range.
 
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::http::response::Builder;
-use hyper::{Method, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::answer::{Answer, finish};
 use super::body;
@@ -17,65 +17,71 @@ const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream")
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
 
 /// The blob of `digest`, or a part of it.
-pub async fn get(
+pub async fn get<B>(
     cache: &Cache,
     repository: &Repository,
     digest: &Digest,
-    method: &Method,
-    request: &HeaderMap,
+    request: &Request<B>,
     files: Option<FileSink>,
 ) -> Result<Answer, ApiError> {
     let failed = |error: CacheError| ApiError::from_cache(error, Resource::Blob);
-    let builder = headers::content(Response::builder(), digest, Lifetime::Immutable)
-        .header(header::CONTENT_TYPE, OCTETS)
-        .header(header::ACCEPT_RANGES, BYTES);
+    let has = headers::has(request.headers(), digest);
     let subject = Some(digest.to_string());
-    if method == Method::HEAD {
+    if request.method() == Method::HEAD {
         let (size, outcome) = cache.blob_size(repository, digest).await.map_err(failed)?;
-        let builder = size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));
-        return Ok(Answer { response: finish(builder, body::empty())?, outcome: Some(outcome), subject });
+        let builder = described(digest, Lifetime::Immutable);
+        let response = if has { not_modified(builder)? } else { finish(sized(builder, size), body::empty())? };
+        return Ok(Answer { response, outcome: Some(outcome), subject });
     }
-    let blob = cache.blob(repository, digest).await.map_err(failed)?;
+    let mut blob = cache.blob(repository, digest).await.map_err(failed)?;
     let outcome = Some(blob.outcome);
-    if headers::has(request, digest) {
-        return Ok(Answer { response: not_modified(builder)?, outcome, subject });
+    if has {
+        return Ok(Answer { response: not_modified(described(digest, Lifetime::Immutable))?, outcome, subject });
+    }
+    if blob.size.is_none() && request.version() < Version::HTTP_11 {
+        // There an end is an end, a cut one, too: it gets the blob when it is whole.
+        blob.kept().await.map_err(failed)?;
+        blob = cache.blob(repository, digest).await.map_err(failed)?;
     }
     // Of a blob whose length is not known yet no part can be named: the whole is a right answer to any range.
-    let wanted = headers::range(request, digest).zip(blob.size);
-    let response = match wanted {
-        None => whole(builder, blob, files)?,
-        Some((range, size)) => match range.of(size) {
-            Some(range) => part(builder, blob, files, range, size)?,
-            None => unsatisfiable(builder, size)?,
-        },
+    let response = match headers::range(request.headers(), digest).zip(blob.size) {
+        None => whole(digest, blob, files)?,
+        Some((range, size)) => {
+            let range = range.of(size).ok_or_else(|| ApiError::unsatisfiable(size))?;
+            part(digest, blob, files, range, size)?
+        }
     };
     Ok(Answer { response, outcome, subject })
 }
 
-fn whole(builder: Builder, blob: Blob, files: Option<FileSink>) -> Result<Response<body::Body>, ApiError> {
+fn described(digest: &Digest, lifetime: Lifetime) -> Builder {
+    headers::content(Response::builder(), digest, lifetime)
+        .header(header::CONTENT_TYPE, OCTETS)
+        .header(header::ACCEPT_RANGES, BYTES)
+}
+
+fn sized(builder: Builder, size: Option<u64>) -> Builder {
+    size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size))
+}
+
+fn whole(digest: &Digest, blob: Blob, files: Option<FileSink>) -> Result<Response<body::Body>, ApiError> {
     let files = files.filter(|_| blob.size.is_some());
-    let builder = blob.size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));
+    let builder = sized(described(digest, Lifetime::Immutable), blob.size);
     finish(builder, body::blob(blob.read(None), files))
 }
 
 fn part(
-    builder: Builder,
+    digest: &Digest,
     blob: Blob,
     files: Option<FileSink>,
     range: ByteRange,
     size: u64,
 ) -> Result<Response<body::Body>, ApiError> {
-    let builder = builder
+    // A part of what is still on its way is not verified yet: nobody may keep it for that.
+    let lifetime = if blob.is_kept() { Lifetime::Immutable } else { Lifetime::Changing };
+    let builder = described(digest, lifetime)
         .status(StatusCode::PARTIAL_CONTENT)
         .header(header::CONTENT_RANGE, range.content_range(size))
         .header(header::CONTENT_LENGTH, range.length());
     finish(builder, body::blob(blob.read(Some(range)), files))
-}
-
-fn unsatisfiable(builder: Builder, size: u64) -> Result<Response<body::Body>, ApiError> {
-    let builder = builder
-        .status(StatusCode::RANGE_NOT_SATISFIABLE)
-        .header(header::CONTENT_RANGE, format!("bytes */{size}"))
-        .header(header::CONTENT_LENGTH, 0);
-    finish(builder, body::empty())
 }

@@ -26,6 +26,8 @@ pub struct ApiError {
     pub message: String,
     /// When to ask again.
     pub retry_after: Option<Duration>,
+    /// Of a range that lies outside: how long the blob is.
+    pub unsatisfiable: Option<u64>,
 }
 
 /// What kind of thing was asked for: the same failure is told differently.
@@ -49,7 +51,7 @@ impl Resource {
     }
 }
 
-/// Upstream's word on when to come back, if it gave none.
+/// When a client may ask again for what cannot be had now.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 impl ApiError {
@@ -57,7 +59,7 @@ impl ApiError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
         // The table holds valid statuses only.
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        ApiError { code, status, message: message.into(), retry_after: None }
+        ApiError { code, status, message: message.into(), retry_after: None, unsatisfiable: None }
     }
 
     /// The answer to any method that would change something.
@@ -72,26 +74,38 @@ impl ApiError {
         ApiError { status, ..ApiError::new(ErrorCode::Unsupported, reason) }
     }
 
+    /// The answer to a range that lies outside a blob of `size` bytes.
+    pub fn unsatisfiable(size: u64) -> ApiError {
+        let message = format!("no byte of that range exists: the blob has {size}");
+        let status = StatusCode::RANGE_NOT_SATISFIABLE;
+        ApiError { status, unsatisfiable: Some(size), ..ApiError::new(ErrorCode::SizeInvalid, message) }
+    }
+
     /// What a failed lookup is told as.
     pub fn from_cache(error: CacheError, resource: Resource) -> ApiError {
         let message = error.to_string();
         match error {
+            CacheError::Storage(ref cause) => {
+                tracing::error!(error = %cause, "the disk fails a request");
+                let message = "an error of the mirror's own: its log has the cause";
+                match resource {
+                    Resource::Blob => ApiError::new(ErrorCode::BlobUnknown, message),
+                    Resource::Manifest | Resource::Listing => ApiError::new(ErrorCode::Unknown, message),
+                }
+            }
             CacheError::Absent { .. } | CacheError::NotMirrored(_) => ApiError::new(resource.unknown(), message),
             CacheError::NotAManifest { .. } => ApiError::new(ErrorCode::ManifestUnknown, message),
-            CacheError::Unavailable { .. } | CacheError::Mismatch { .. } | CacheError::Late => match resource {
+            CacheError::Unavailable { .. }
+            | CacheError::Mismatch { .. }
+            | CacheError::Late
+            | CacheError::Busy
+            | CacheError::Abandoned => match resource {
                 Resource::Blob => ApiError::new(ErrorCode::BlobUnknown, message),
-                Resource::Manifest | Resource::Listing => ApiError::unavailable(message),
+                Resource::Manifest | Resource::Listing => {
+                    ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) }
+                }
             },
-            CacheError::Busy => ApiError::unavailable(message),
-            // The cause is in the log; a client can do nothing with it.
-            CacheError::Storage(_) | CacheError::Abandoned => {
-                ApiError::new(ErrorCode::Unknown, "an error of the mirror's own: its log has the cause")
-            }
         }
-    }
-
-    fn unavailable(message: String) -> ApiError {
-        ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) }
     }
 
     /// The OCI error body.

@@ -25,6 +25,7 @@ pub async fn tags(
     repository: &Repository,
     asked: &RepoName,
     page: &Page,
+    namespace: Option<&str>,
     method: &Method,
 ) -> Result<Answer, ApiError> {
     #[derive(Serialize)]
@@ -43,7 +44,7 @@ pub async fn tags(
         .map_err(|error| ApiError::from_cache(error, Resource::Listing))?;
     let builder = headers::stale(Response::builder(), list.outcome, None);
     let next = list.tags.last().filter(|_| list.more);
-    let builder = next_page(builder, &format!("/v2/{asked}/tags/list"), n, next.map(|tag| tag.as_str()));
+    let builder = next_page(builder, &format!("/v2/{asked}/tags/list"), n, next.map(|tag| tag.as_str()), namespace);
     let response = json(builder, &Tags { name: asked, tags: &list.tags }, method)?;
     Ok(Answer { response, outcome: Some(list.outcome), subject: None })
 }
@@ -60,7 +61,7 @@ pub async fn referrers(
         .referrers(repository, digest)
         .await
         .map_err(|error: CacheError| ApiError::from_cache(error, Resource::Listing))?;
-    let mut builder = headers::stale(Response::builder(), list.outcome, None);
+    let mut builder = headers::stale(Response::builder(), list.outcome, list.age);
     if let Some(artifact_type) = artifact_type {
         list.index.retain(artifact_type);
         builder = builder.header(headers::FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
@@ -88,7 +89,7 @@ pub async fn catalog(cache: &Cache, page: &Page, method: &Method) -> Result<Answ
     found.truncate(n);
     let repositories: Vec<String> = found.iter().map(Repository::to_string).collect();
     let next = repositories.last().filter(|_| more).map(String::as_str);
-    let builder = next_page(Response::builder(), "/v2/_catalog", Some(n), next);
+    let builder = next_page(Response::builder(), "/v2/_catalog", Some(n), next, None);
     let response = json(builder, &Repositories { repositories: repositories.clone() }, method)?;
     Ok(Answer { response, outcome: Some(Outcome::Hit), subject: None })
 }
@@ -99,11 +100,12 @@ fn parse_repository(text: &str) -> Option<Repository> {
 }
 
 /// A relative address, because a proxy in front may have another scheme and host than we know of.
-fn next_page(builder: Builder, path: &str, n: Option<usize>, last: Option<&str>) -> Builder {
+fn next_page(builder: Builder, path: &str, n: Option<usize>, last: Option<&str>, ns: Option<&str>) -> Builder {
     let Some(last) = last else { return builder };
-    let last = utf8_percent_encode(last, NON_ALPHANUMERIC);
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
     let n = n.map(|n| format!("n={n}&")).unwrap_or_default();
-    builder.header(header::LINK, format!("<{path}?{n}last={last}>; rel=\"next\""))
+    let ns = ns.map(|ns| format!("&ns={}", encode(ns))).unwrap_or_default();
+    builder.header(header::LINK, format!("<{path}?{n}last={}{ns}>; rel=\"next\"", encode(last)))
 }
 
 fn json(builder: Builder, value: &impl Serialize, method: &Method) -> Result<Response<body::Body>, ApiError> {

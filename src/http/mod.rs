@@ -99,11 +99,12 @@ impl Inner {
             }
             Endpoint::Blob(name, digest) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                in_namespace(blob::get(cache, &repository, digest, method, headers, files).await, namespace)
+                in_namespace(blob::get(cache, &repository, digest, request, files).await, namespace)
             }
             Endpoint::Tags(name, page) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                in_namespace(listing::tags(cache, &repository, name, page, method).await, namespace)
+                let answer = listing::tags(cache, &repository, name, page, namespace.as_deref(), method).await;
+                in_namespace(answer, namespace)
             }
             Endpoint::Referrers(name, digest, artifact_type) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
@@ -131,6 +132,10 @@ fn in_namespace(answer: Result<Answer, ApiError>, namespace: Option<String>) -> 
     Ok(answer)
 }
 
+fn range_of_none(size: u64) -> HeaderValue {
+    HeaderValue::try_from(format!("bytes */{size}")).unwrap_or(HeaderValue::from_static("bytes */*"))
+}
+
 fn render(error: &ApiError, method: &Method) -> Response<body::Body> {
     let text = error.body();
     let length = text.len();
@@ -139,6 +144,9 @@ fn render(error: &ApiError, method: &Method) -> Response<body::Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if let Some(size) = error.unsatisfiable {
+        headers.insert(header::CONTENT_RANGE, range_of_none(size));
+    }
     if let Some(after) = error.retry_after {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
     }

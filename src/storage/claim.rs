@@ -3,12 +3,16 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
 
 use super::durable;
 use super::error::StorageError;
-use super::layout::Layout;
+use super::layout::{self, Layout};
+
+/// How long a blob that is half here is worth going on with.
+const RESUMABLE: Duration = Duration::from_secs(24 * 3600);
 
 const VERSION: &str = "larder data directory, layout 1\n";
 
@@ -44,7 +48,7 @@ pub struct Claim {
 ///
 /// # Errors
 /// It is someone else's, of an unknown layout, or the disk refuses. Nothing in it was changed then.
-pub fn claim(layout: &Layout) -> Result<Claim, OpenError> {
+pub fn claim(layout: &Layout, now: SystemTime) -> Result<Claim, OpenError> {
     let root = layout.root();
     durable::create_directory(root)?;
     let version = match fs::read_to_string(layout.version()) {
@@ -63,9 +67,9 @@ pub fn claim(layout: &Layout) -> Result<Claim, OpenError> {
     }
     let lock = lock(layout)?;
     if version.is_none() {
-        write_version(layout)?;
+        durable::write(&layout.version(), layout.root(), &[VERSION.as_bytes()])?;
     }
-    prepare(layout)?;
+    prepare(layout, now)?;
     Ok(Claim { _lock: lock })
 }
 
@@ -89,22 +93,11 @@ fn is_foreign(layout: &Layout) -> Result<bool, StorageError> {
     }))
 }
 
-fn write_version(layout: &Layout) -> Result<(), StorageError> {
-    use std::io::Write;
-    let root = layout.root();
-    let mut temporary = tempfile::NamedTempFile::new_in(root).map_err(StorageError::io("creating a file in", root))?;
-    temporary.write_all(VERSION.as_bytes()).map_err(StorageError::io("writing", &layout.version()))?;
-    durable::publish(temporary, &layout.version()).map(|_file| ())
-}
-
-fn prepare(layout: &Layout) -> Result<(), StorageError> {
+fn prepare(layout: &Layout, now: SystemTime) -> Result<(), StorageError> {
     for directory in [layout.cached(), layout.quarantine(), layout.ingest()] {
         durable::create_directory(&directory)?;
     }
-    // What was on its way in when the last process ended is not worth keeping yet: nobody vouches for it.
-    for entry in fs::read_dir(layout.ingest()).map_err(StorageError::io("listing", &layout.ingest()))?.flatten() {
-        let _ = fs::remove_file(entry.path());
-    }
+    clear_ingest(layout, now)?;
     let mut parents = Vec::new();
     for directory in layout.blob_directories() {
         if directory.is_dir() {
@@ -121,25 +114,61 @@ fn prepare(layout: &Layout) -> Result<(), StorageError> {
     parents.iter().try_for_each(|directory| durable::sync_directory(directory))
 }
 
+/// What was on its way in when the last process ended is gone on with while it is young; the rest is nobody's.
+fn clear_ingest(layout: &Layout, now: SystemTime) -> Result<(), StorageError> {
+    let directory = layout.ingest();
+    for entry in fs::read_dir(&directory).map_err(StorageError::io("listing", &directory))?.flatten() {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_young = modified.is_ok_and(|at| now.duration_since(at).unwrap_or_default() < RESUMABLE);
+        if !(is_young && layout::is_resumable(&entry.path())) {
+            // One that cannot be removed is in nobody's way.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Clock;
+
+    fn now() -> SystemTime {
+        Clock::system().wall()
+    }
+
+    #[test]
+    fn what_is_half_here_is_kept_for_a_day() {
+        let directory = tempfile::tempdir().unwrap();
+        let layout = Layout::new(directory.path().join("data"));
+        drop(claim(&layout, now()).unwrap());
+        let part = layout.part(&crate::oci::Digest::sha256(b"x"));
+        for file in [&part, &part.with_extension("mark"), &layout.ingest().join(".tmpAbCdEf")] {
+            fs::write(file, "x").unwrap();
+        }
+        let left = |now| {
+            drop(claim(&layout, now).unwrap());
+            fs::read_dir(layout.ingest()).unwrap().count()
+        };
+        assert_eq!(left(now()), 2);
+        assert_eq!(left(now() + Duration::from_secs(25 * 3600)), 0);
+    }
 
     #[test]
     fn a_second_process_is_refused_and_the_first_unharmed() {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(directory.path().join("data"));
-        let first = claim(&layout).unwrap();
-        assert!(matches!(claim(&layout), Err(OpenError::InUse(_))));
+        let first = claim(&layout, now()).unwrap();
+        assert!(matches!(claim(&layout, now()), Err(OpenError::InUse(_))));
         drop(first);
-        claim(&layout).unwrap();
+        claim(&layout, now()).unwrap();
     }
 
     #[test]
     fn what_is_not_ours_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("thesis.tex"), "years of work").unwrap();
-        assert!(matches!(claim(&Layout::new(directory.path().into())), Err(OpenError::NotOurs(_))));
+        assert!(matches!(claim(&Layout::new(directory.path().into()), now()), Err(OpenError::NotOurs(_))));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
@@ -148,6 +177,6 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let layout = Layout::new(directory.path().into());
         fs::write(layout.version(), "larder data directory, layout 9\n").unwrap();
-        assert!(matches!(claim(&layout), Err(OpenError::UnknownLayout { .. })));
+        assert!(matches!(claim(&layout, now()), Err(OpenError::UnknownLayout { .. })));
     }
 }

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::error::StorageError;
 
@@ -40,14 +40,19 @@ pub fn sync_directory(directory: &Path) -> Result<(), StorageError> {
         .map_err(StorageError::io("syncing directory", directory))
 }
 
-/// Moves a finished temporary file to `path`, replacing what is there: afterwards it is there, whole, for good.
-pub fn publish(temporary: NamedTempFile, path: &Path) -> Result<File, StorageError> {
-    temporary.as_file().sync_data().map_err(StorageError::io("syncing", temporary.path()))?;
-    let file = temporary.persist(path).map_err(|failed| StorageError::io("renaming to", path)(failed.error))?;
-    if let Some(directory) = path.parent() {
-        sync_directory(directory)?;
-    }
-    Ok(file)
+/// Moves a finished file to `target`, replacing what is there: afterwards it is there, whole, for good.
+pub fn publish(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
+    file.sync_data().map_err(StorageError::io("syncing", &path))?;
+    path.persist(target).map_err(|failed| StorageError::io("renaming to", target)(failed.error))?;
+    target.parent().map_or(Ok(()), sync_directory)
+}
+
+/// A file of ours with `parts` in it, made in `staging` and moved to `target`.
+pub fn write(target: &Path, staging: &Path, parts: &[&[u8]]) -> Result<(), StorageError> {
+    let failed = StorageError::io("creating a file in", staging);
+    let (mut file, path) = NamedTempFile::new_in(staging).map_err(failed)?.into_parts();
+    parts.iter().try_for_each(|part| file.write_all(part)).map_err(StorageError::io("writing", target))?;
+    publish(&file, path, target)
 }
 
 /// Replaces the small file at `path` atomically. Its directory is made if need be; `staging` is on the same file system.
@@ -57,13 +62,8 @@ pub fn replace(path: &Path, staging: &Path, content: &[u8]) -> Result<(), Storag
     if let Some(directory) = path.parent() {
         create_directory(directory)?;
     }
-    let mut temporary = NamedTempFile::new_in(staging).map_err(StorageError::io("creating a file in", staging))?;
     let sum = format!("{:08x} ", crc32fast::hash(content));
-    [sum.as_bytes(), content, b"\n"]
-        .into_iter()
-        .try_for_each(|part| temporary.write_all(part))
-        .map_err(StorageError::io("writing", path))?;
-    publish(temporary, path).map(|_file| ())
+    write(path, staging, &[sum.as_bytes(), content, b"\n"])
 }
 
 /// Reads what [`replace`] wrote. A file that is damaged counts as absent, and a log line says so.

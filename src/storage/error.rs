@@ -28,6 +28,9 @@ pub enum StorageError {
         /// Why it failed.
         source: io::Error,
     },
+    /// The server is stopping: what is not kept yet is fetched again another time.
+    #[error("the server is stopping")]
+    Closed,
     /// The bytes that came are not those that were asked for.
     #[error("the bytes hash to {actual}, not to {expected}")]
     DigestMismatch {

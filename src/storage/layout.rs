@@ -55,6 +55,11 @@ impl Layout {
         self.root.join("ingest")
     }
 
+    /// Where the content of a digest grows so that a later process can go on with it.
+    pub fn part(&self, digest: &Digest) -> PathBuf {
+        self.ingest().join(format!("{}.part", file_name(digest)))
+    }
+
     /// The index's own directory.
     pub fn index(&self) -> PathBuf {
         self.root.join("index")
@@ -127,6 +132,11 @@ impl Layout {
 /// `sha256-abcd…`: a digest as one path component.
 pub fn file_name(digest: &Digest) -> String {
     format!("{}-{}", digest.algorithm().as_str(), digest.hex())
+}
+
+/// Whether a file on its way in has a name by which it is found again.
+pub fn is_resumable(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "part" || extension == "mark")
 }
 
 /// The reverse of [`file_name`].

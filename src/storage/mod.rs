@@ -19,13 +19,13 @@ mod truth;
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
-pub use ingest::{Growing, Ingest};
+pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
 pub use record::{ReferrersRecord, TagRecord};
 
@@ -60,6 +60,8 @@ struct Inner {
     index: Index,
     clock: Clock,
     metrics: Metrics,
+    // Whoever changes a file and tells the index of it reads this; closing writes it, so that nothing comes in between.
+    closed: RwLock<bool>,
     // Last, so that the directory is given up after everything else.
     _claim: Claim,
 }
@@ -72,7 +74,7 @@ impl Store {
     /// aside, and made again in the background.
     pub fn open(settings: Settings, clock: Clock, registry: &prometheus::Registry) -> Result<Store, OpenError> {
         let layout = Layout::new(settings.data_dir);
-        let claim = claim::claim(&layout)?;
+        let claim = claim::claim(&layout, clock.wall())?;
         let index = Index::open(
             index::Settings { cache_capacity: settings.index_cache, ..index::Settings::new(layout.index()) },
             Arc::new(Files::new(layout.clone())),
@@ -80,7 +82,8 @@ impl Store {
             index::Metrics::new(registry),
         );
         let metrics = Metrics::new(registry, index.clone(), &layout.quarantine());
-        Ok(Store { inner: Arc::new(Inner { layout, index, clock, metrics, _claim: claim }) })
+        let closed = RwLock::new(false);
+        Ok(Store { inner: Arc::new(Inner { layout, index, clock, metrics, closed, _claim: claim }) })
     }
 
     /// The index, for listings and figures.
@@ -113,12 +116,13 @@ impl Store {
         self.inner.index.record(Change::Used { digest: *digest, at: self.inner.clock.unix_seconds() });
     }
 
-    /// Begins to take the content of `digest`, of `size` bytes if that is known.
+    /// Begins to take the content of `digest`, or goes on where an earlier attempt ended. One at a time for a digest: the
+    /// caller sees to that.
     ///
     /// # Errors
-    /// The disk fails, or has no room for it.
-    pub fn ingest(&self, digest: &Digest, size: Option<u64>) -> Result<Ingest, StorageError> {
-        Ingest::begin(self.inner.layout.ingest(), self.inner.layout.blob(digest), *digest, size)
+    /// The disk fails.
+    pub fn ingest(&self, digest: &Digest) -> Result<Ingest, StorageError> {
+        Ingest::resumable(&self.inner.layout.part(digest), self.inner.layout.blob(digest), *digest)
     }
 
     /// Finishes an ingest: afterwards the blob is here for good.
@@ -126,6 +130,7 @@ impl Store {
     /// # Errors
     /// The content is wrong, or the disk fails; nothing is kept then.
     pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
+        let _open = self.while_open()?;
         let blob = ingest.commit()?;
         let at = self.inner.clock.unix_seconds();
         self.inner.index.record(Change::BlobStored { digest: *digest, size: blob.size(), at });
@@ -137,7 +142,7 @@ impl Store {
     /// # Errors
     /// As [`Store::commit`].
     pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
-        let mut ingest = self.ingest(digest, None)?;
+        let mut ingest = Ingest::unnamed(&self.inner.layout.ingest(), self.inner.layout.blob(digest), *digest)?;
         ingest.append(content)?;
         self.commit(digest, ingest).map(|_blob| ())
     }
@@ -177,6 +182,7 @@ impl Store {
         if self.link(repository, digest)? == Some(link) {
             return Ok(());
         }
+        let _open = self.while_open()?;
         self.replace(self.inner.layout.link(repository, digest), &link.to_json())?;
         self.inner.index.record(Change::Linked { repository: repository.clone(), digest: *digest, link });
         Ok(())
@@ -208,6 +214,7 @@ impl Store {
             self.inner.index.record(Change::TagChecked { repository, tag, at });
             return Ok(());
         }
+        let _open = self.while_open()?;
         let record = serde_json::to_vec(&TagRecord { digest: *digest, at }).unwrap_or_default();
         self.replace(self.inner.layout.tag(&repository, &tag), &record)?;
         self.inner.index.record(Change::TagSet { repository, tag, digest: *digest, at });
@@ -254,9 +261,16 @@ impl Store {
 
     /// Writes down what is only in memory, so that the next start finds everything in order.
     pub fn close(&self) {
+        *self.inner.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
         if !self.inner.index.clone().close(CLOSE_LIMIT) {
             tracing::warn!("the index did not close in time: the next start compares it with the files");
         }
+    }
+
+    /// Holds off the end while files change that the index is to hear of.
+    fn while_open(&self) -> Result<RwLockReadGuard<'_, bool>, StorageError> {
+        let closed = self.inner.closed.read().unwrap_or_else(PoisonError::into_inner);
+        if *closed { Err(StorageError::Closed) } else { Ok(closed) }
     }
 
     fn replace(&self, path: PathBuf, content: &[u8]) -> Result<(), StorageError> {

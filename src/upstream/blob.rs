@@ -7,11 +7,36 @@ use super::error::UpstreamError;
 use super::headers;
 use super::line::Answer;
 
-/// The bytes of a blob, or of its end.
-pub struct BlobBody {
-    /// Where in the blob the first byte belongs. An upstream that does not do ranges starts at 0 although asked for
-    /// the end.
+/// Which bytes of a blob are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first byte.
     pub start: u64,
+    /// Behind the last byte; `None`: up to the blob's end.
+    pub end: Option<u64>,
+}
+
+impl Span {
+    /// All of them.
+    pub const WHOLE: Span = Span { start: 0, end: None };
+
+    /// The value of `Range`, if one is needed.
+    pub(super) fn header(self) -> Option<String> {
+        match self {
+            Span::WHOLE => None,
+            Span { start, end: None } => Some(format!("bytes={start}-")),
+            Span { start, end: Some(end) } => Some(format!("bytes={start}-{}", end.saturating_sub(1))),
+        }
+    }
+}
+
+/// The bytes of a blob, or of a part of it.
+pub struct BlobBody {
+    /// Where in the blob the first byte belongs. An upstream that does not do ranges starts at 0 and sends everything
+    /// although asked for a part.
+    pub start: u64,
+    /// Whether it is a part, and not everything.
+    pub is_part: bool,
     /// Length of the whole blob, if the upstream says.
     pub total: Option<u64>,
     left: Option<u64>,
@@ -19,21 +44,28 @@ pub struct BlobBody {
 }
 
 impl BlobBody {
-    /// The body of an answer to a question for the bytes from `from` on.
-    pub(super) fn new(answer: Answer, from: u64) -> Result<BlobBody, UpstreamError> {
+    /// The body of an answer to a question for `span`.
+    pub(super) fn new(answer: Answer, span: Span) -> Result<BlobBody, UpstreamError> {
         let length = headers::content_length(&answer.headers);
         if answer.status != StatusCode::PARTIAL_CONTENT {
-            return Ok(BlobBody { start: 0, total: length, left: length, answer });
+            return Ok(BlobBody { start: 0, is_part: false, total: length, left: length, answer });
         }
         let Some(range) = headers::content_range(&answer.headers) else {
             return Err(answer.invalid("it is a part without a Content-Range that can be read"));
         };
-        let is_end = range.total.is_none_or(|total| total == range.end);
+        let is_end = span.end == Some(range.end) || range.total.is_none_or(|total| total == range.end);
+        let is_start = range.start == span.start && span.end.is_none_or(|end| range.end <= end);
         let is_length = length.is_none_or(|length| length == range.end - range.start);
-        if range.start != from || !is_end || !is_length {
+        if !is_start || !is_end || !is_length {
             return Err(answer.invalid("it is another part than the one that was asked for"));
         }
-        Ok(BlobBody { start: range.start, total: range.total, left: Some(range.end - range.start), answer })
+        let left = Some(range.end - range.start);
+        Ok(BlobBody { start: range.start, is_part: true, total: range.total, left, answer })
+    }
+
+    /// Whether more of a blob of `size` bytes follows behind this body.
+    pub fn ends_before(&self, size: Option<u64>) -> bool {
+        self.left.zip(size).is_some_and(|(left, size)| self.start + left < size)
     }
 
     /// The next bytes; `None` when the declared length has arrived. Only a body that declares none may end anywhere.

@@ -151,6 +151,11 @@ impl UpstreamError {
         !self.is_absence() && !matches!(self, UpstreamError::RateLimited { .. } | UpstreamError::OutOfRange { .. })
     }
 
+    /// Whether, as the answer to a HEAD, it says little about what a GET would bring.
+    pub fn is_doubtful(&self) -> bool {
+        matches!(self, UpstreamError::Refused { .. } | UpstreamError::Status { .. } | UpstreamError::Invalid { .. })
+    }
+
     /// Whose error it is.
     pub fn part(&self) -> Part {
         match self {

@@ -52,6 +52,11 @@ impl Line {
         places.clone().acquire_owned().await.ok()
     }
 
+    /// Whether every place for downloads is taken.
+    pub fn is_crowded(&self) -> bool {
+        self.downloads.available_permits() == 0
+    }
+
     /// The answer to `question`, which is for `part`.
     pub async fn send(
         self: &Arc<Self>,

@@ -30,7 +30,7 @@ use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
-pub use blob::BlobBody;
+pub use blob::{BlobBody, Span};
 pub use error::{Part, Phase, UpstreamError};
 pub use headers::RateLimit;
 pub use metrics::Metrics;
@@ -56,6 +56,7 @@ pub struct Upstream(Arc<Inner>);
 
 struct Inner {
     name: Registry,
+    parallel: usize,
     line: Arc<Line>,
     asker: Asker,
 }
@@ -99,20 +100,39 @@ impl Upstream {
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Upstream, SetupError> {
         settings.check()?;
         let tls = trust::client_config(&settings)?;
-        let Settings { name, url, account, connect_timeout, header_timeout, stall_timeout, max_connections, .. } =
-            settings;
+        let Settings {
+            name,
+            url,
+            account,
+            connect_timeout,
+            header_timeout,
+            stall_timeout,
+            max_connections,
+            parallel,
+            ..
+        } = settings;
         let dialer = Dialer::new(&url, tls, connect_timeout);
         let transport = Transport::new(dialer, header_timeout, max_connections);
         let meter = Meter::new(metrics, name.to_string());
         let line = Arc::new(Line::new(transport, meter, clock.clone(), stall_timeout, max_connections));
         let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock);
         let asker = Asker::new(&url, line.clone(), credentials);
-        Ok(Upstream(Arc::new(Inner { name, line, asker })))
+        Ok(Upstream(Arc::new(Inner { name, parallel, line, asker })))
     }
 
     /// What clients call it.
     pub fn name(&self) -> &Registry {
         &self.0.name
+    }
+
+    /// How many connections may fetch one large blob side by side.
+    pub fn parallel(&self) -> usize {
+        self.0.parallel
+    }
+
+    /// Whether every connection for blobs is taken.
+    pub fn is_crowded(&self) -> bool {
+        self.0.line.is_crowded()
     }
 
     /// What it last told about its rate limit; an upstream without one never does.
@@ -125,7 +145,7 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn head_manifest(&self, repo: &RepoName, reference: &Reference) -> Result<ManifestHead, UpstreamError> {
-        let answer = self.ask(Kind::ManifestHead, repo, format!("manifests/{reference}"), 0).await?;
+        let answer = self.ask(Kind::ManifestHead, repo, format!("manifests/{reference}")).await?;
         Ok(ManifestHead {
             digest: headers::digest(&answer.headers),
             size: headers::content_length(&answer.headers),
@@ -138,7 +158,7 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<FetchedManifest, UpstreamError> {
-        let mut answer = self.ask(Kind::Manifest, repo, format!("manifests/{reference}"), 0).await?;
+        let mut answer = self.ask(Kind::Manifest, repo, format!("manifests/{reference}")).await?;
         Ok(FetchedManifest {
             bytes: answer.whole(MAX_MANIFEST).await?,
             digest: headers::digest(&answer.headers),
@@ -151,22 +171,22 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn head_blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
-        match self.ask(Kind::BlobHead, repo, format!("blobs/{digest}"), 0).await {
+        match self.ask(Kind::BlobHead, repo, format!("blobs/{digest}")).await {
             Ok(answer) => Ok(headers::content_length(&answer.headers)),
-            Err(error @ UpstreamError::Forbidden { .. }) => Err(error),
-            // The registry has said yes when it redirects; only the length is lost.
-            Err(error) if error.part() == Part::Cdn => Ok(None),
+            // A registry may redirect without looking: the one who has the bytes says that it has not.
+            Err(UpstreamError::Status { part: Part::Cdn, status: 404 | 410 }) => Err(UpstreamError::NotFound),
             Err(error) => Err(error),
         }
     }
 
-    /// A blob, from its byte `from` on, if the upstream does ranges.
+    /// A blob, or `span` of it if the upstream does ranges.
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn blob(&self, repo: &RepoName, digest: &Digest, from: u64) -> Result<BlobBody, UpstreamError> {
-        let answer = self.ask(Kind::Blob, repo, format!("blobs/{digest}"), from).await?;
-        BlobBody::new(answer, from)
+    pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
+        let answer =
+            self.0.asker.ask(&Question { kind: Kind::Blob, repo, path: format!("blobs/{digest}"), span }).await?;
+        BlobBody::new(answer, span)
     }
 
     /// The index of what refers to a manifest, as it came.
@@ -174,7 +194,7 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn referrers(&self, repo: &RepoName, digest: &Digest) -> Result<Bytes, UpstreamError> {
-        let mut answer = self.ask(Kind::Referrers, repo, format!("referrers/{digest}"), 0).await?;
+        let mut answer = self.ask(Kind::Referrers, repo, format!("referrers/{digest}")).await?;
         let essence = headers::essence(&answer.headers);
         if essence != MediaType::OciIndex.as_str() && essence != "application/json" {
             return Err(answer.invalid(&format!("a list of referrers cannot be {}", excerpt(&essence))));
@@ -191,7 +211,7 @@ impl Upstream {
         let last = last.map(|last| format!("last={}", utf8_percent_encode(last, NON_ALPHANUMERIC)));
         let query: Vec<String> = n.into_iter().chain(last).collect();
         let path = if query.is_empty() { "tags/list".into() } else { format!("tags/list?{}", query.join("&")) };
-        let mut answer = self.ask(Kind::Tags, repo, path, 0).await?;
+        let mut answer = self.ask(Kind::Tags, repo, path).await?;
         let body = answer.whole(MAX_TAGS).await?;
         let list: TagList = serde_json::from_slice(&body).map_err(|_| answer.invalid("it is no list of tags"))?;
         let tags = list.tags.unwrap_or_default();
@@ -199,8 +219,8 @@ impl Upstream {
         Ok(TagPage { tags: tags.iter().filter_map(|tag| tag.parse().ok()).collect(), more })
     }
 
-    async fn ask(&self, kind: Kind, repo: &RepoName, path: String, from: u64) -> Result<Answer, UpstreamError> {
-        self.0.asker.ask(&Question { kind, repo, path, from }).await
+    async fn ask(&self, kind: Kind, repo: &RepoName, path: String) -> Result<Answer, UpstreamError> {
+        self.0.asker.ask(&Question { kind, repo, path, span: Span::WHOLE }).await
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, LOCATION, RANGE};
 use hyper::{Method, StatusCode, Uri};
 
+use super::blob::Span;
 use super::credentials::{Credential, Credentials};
 use super::error::{Part, UpstreamError};
 use super::headers;
@@ -26,8 +27,8 @@ pub struct Question<'a> {
     pub repo: &'a RepoName,
     /// Behind `/v2/<repository>/`.
     pub path: String,
-    /// The first byte that is wanted.
-    pub from: u64,
+    /// The bytes that are wanted.
+    pub span: Span,
 }
 
 /// Asks one registry.
@@ -57,8 +58,8 @@ impl Asker {
                 Err(answer.invalid("it is a page in HTML"))
             }
             StatusCode::OK => Ok(answer),
-            StatusCode::PARTIAL_CONTENT if question.from > 0 => Ok(answer),
-            StatusCode::RANGE_NOT_SATISFIABLE if question.from > 0 => {
+            StatusCode::PARTIAL_CONTENT if question.span != Span::WHOLE => Ok(answer),
+            StatusCode::RANGE_NOT_SATISFIABLE if question.span != Span::WHOLE => {
                 Err(UpstreamError::OutOfRange { part: answer.part })
             }
             _ => Err(self.refusal(question.kind, &answer)),
@@ -145,9 +146,7 @@ fn request(question: &Question<'_>, url: &Uri, credential: Option<&Credential>) 
     if let Some(accept) = accept(question.kind) {
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
     }
-    if question.from > 0
-        && let Ok(range) = HeaderValue::from_str(&format!("bytes={}-", question.from))
-    {
+    if let Some(Ok(range)) = question.span.header().map(HeaderValue::try_from) {
         headers.insert(RANGE, range);
     }
     if let Some(credential) = credential {

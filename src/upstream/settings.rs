@@ -28,6 +28,8 @@ pub struct Settings {
     /// Downloads at a time, and as many other requests beside them. The wait for a place among them has no limit here:
     /// it is the caller who knows what the answer is worth.
     pub max_connections: usize,
+    /// How many connections may fetch one large blob side by side; at least 1.
+    pub parallel: usize,
 }
 
 /// A user of the upstream.

@@ -14,4 +14,5 @@ mod operator;
 mod outage;
 mod process;
 mod pull;
+mod resume;
 mod support;

@@ -96,6 +96,7 @@ impl Peer {
             header_timeout: Duration::from_millis(400),
             stall_timeout: Duration::from_millis(400),
             max_connections: 4,
+            parallel: 1,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Connections, bodies, and how they fail.
 
 use super::*;
+use crate::upstream::Span;
 use crate::upstream::{BlobBody, Part, Phase, RateLimit, UpstreamError};
 
 async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (UpstreamError, usize) {
@@ -10,7 +11,7 @@ async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (U
 }
 
 async fn blob_from(from: u64, reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<BlobBody, UpstreamError> {
-    Peer::new(move |_, _| reply()).await.upstream().blob(&alpine(), &digest(), from).await
+    Peer::new(move |_, _| reply()).await.upstream().blob(&alpine(), &digest(), Span { start: from, end: None }).await
 }
 
 async fn read(mut body: BlobBody) -> Result<Vec<u8>, UpstreamError> {
@@ -159,10 +160,10 @@ async fn downloads_wait_for_each_other_and_manifests_do_not_wait_for_them() {
     })
     .await;
     let upstream = upstream(Settings { max_connections: 1, ..peer.settings() });
-    let held = upstream.blob(&alpine(), &digest(), 0).await.unwrap();
+    let held = upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
     upstream.manifest(&alpine(), &latest()).await.unwrap();
     let (repo, digest) = (alpine(), digest());
-    let second = upstream.blob(&repo, &digest, 0);
+    let second = upstream.blob(&repo, &digest, Span::WHOLE);
     tokio::pin!(second);
     assert!(tokio::time::timeout(Duration::from_millis(600), &mut second).await.is_err());
     drop(held);
@@ -231,7 +232,7 @@ async fn what_happens_is_counted() {
     upstream.manifest(&alpine(), &latest()).await.unwrap_err();
     has(&text(), &[r#"larder_upstream_up{part="registry",upstream="hub.test"} 0"#]);
     upstream.manifest(&alpine(), &latest()).await.unwrap_err();
-    upstream.blob(&alpine(), &digest(), 0).await.err().unwrap();
+    upstream.blob(&alpine(), &digest(), Span::WHOLE).await.err().unwrap();
     has(
         &text(),
         &[
@@ -258,6 +259,7 @@ fn settings_that_cannot_work_are_refused_and_a_dead_network_is_no_reason() {
         header_timeout: Duration::from_secs(1),
         stall_timeout: Duration::from_secs(1),
         max_connections: 1,
+        parallel: 1,
     };
     let new = |settings| Upstream::new(settings, Clock::system(), Metrics::new(&prometheus::Registry::new()));
     for url in ["https://no-such-host.invalid", "http://10.0.0.1:5000/hub/", "https://[::1]:5000"] {
