@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use larder::clock::Clock;
 use larder::oci::Digest;
+use larder::storage::{Settings, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -48,6 +50,15 @@ async fn pull(mirror: std::net::SocketAddr, tag: String, image: Image) -> Vec<Gi
         }
     }
     given
+}
+
+fn assert_index_says_what_the_files_say(data: &Path) {
+    let settings = Settings { data_dir: data.to_owned(), index_cache: 8 << 20 };
+    let store = Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap();
+    assert!(store.index().settle(Duration::from_secs(60)), "the index is {}", store.index().state());
+    let differences: Vec<String> = store.index().verify().unwrap().iter().map(ToString::to_string).collect();
+    assert!(differences.is_empty(), "{differences:#?}");
+    store.close();
 }
 
 /// What can happen to sled's folder between two starts.
@@ -109,9 +120,58 @@ async fn killed_at_random_moments_it_serves_nothing_wrong_and_loses_nothing_it_g
         }
         assert_sound(&data);
         damage_index(&data, random.random_range(0..10));
+        if round % 10 == 9 {
+            let data = data.clone();
+            tokio::task::spawn_blocking(move || assert_index_says_what_the_files_say(&data)).await.unwrap();
+        }
     }
     assert!(killed_mid_fill > 5, "only {killed_mid_fill} of {ROUNDS} kills met a fill");
     assert!(given.len() > 50, "only {} pieces were given in all", given.len());
+}
+
+#[tokio::test]
+async fn an_index_that_is_gone_is_made_again_from_the_files() {
+    let (hub, home) = (Hub::plain().await, tempfile::tempdir().unwrap());
+    let config = config(home.path(), &hub, "");
+    let larder = Binary::start(home.path(), &config, "info");
+    for repo in ["library/alpha", "org/app"] {
+        hub.push(repo, "latest", &Image::small(1));
+        assert_eq!(Call::get(&format!("/v2/{repo}/manifests/latest")).send(larder.mirror).await.status, 200);
+    }
+    larder.terminate();
+    tokio::task::spawn_blocking(|| larder.ended()).await.unwrap();
+    fs::remove_dir_all(home.path().join("data/index")).unwrap();
+    hub.stop().await;
+    let larder = Binary::start(home.path(), &config, "info");
+    let answer = Call::get("/v2/org/app/manifests/latest").send(larder.mirror).await;
+    assert_eq!((answer.status, answer.header("x-larder-cache").is_some()), (200, true), "served at once");
+    let all = serde_json::json!(["docker.io/library/alpha", "docker.io/org/app"]);
+    while Call::get("/v2/_catalog").send(larder.mirror).await.json()["repositories"] != all {
+        tokio::task::yield_now().await;
+    }
+    let metrics = Call::get("/metrics").send(larder.admin).await.text();
+    assert!(metrics.contains("larder_index_rebuilds_total 1"), "{metrics}");
+    larder.terminate();
+    tokio::task::spawn_blocking(|| larder.ended()).await.unwrap();
+    let data = home.path().join("data");
+    tokio::task::spawn_blocking(move || assert_index_says_what_the_files_say(&data)).await.unwrap();
+}
+
+#[tokio::test]
+async fn it_starts_and_serves_its_cache_when_no_name_resolves() {
+    let (hub, home) = (Hub::plain().await, tempfile::tempdir().unwrap());
+    let image = Image::small(2);
+    hub.push(REPO, "latest", &image);
+    let config = config(home.path(), &hub, "");
+    let larder = Binary::start(home.path(), &config, "info");
+    assert_eq!(pull(larder.mirror, "latest".into(), image.clone()).await.len(), 4);
+    larder.kill();
+    // RFC 6761: no resolver knows a name below `invalid`.
+    let nowhere = config.replace(hub.registry_url(), "https://registry.invalid") + "[cache]\ntag_ttl = \"0s\"\n";
+    let larder = Binary::start(home.path(), &nowhere, "info");
+    assert_eq!(pull(larder.mirror, "latest".into(), image).await.len(), 4);
+    let unknown = Call::get(&format!("/v2/{REPO}/manifests/unknown")).send(larder.mirror).await;
+    assert_eq!(unknown.status, 503);
 }
 
 #[tokio::test]
@@ -198,6 +258,16 @@ async fn no_secret_is_written_anywhere() {
     let metrics = Call::get("/metrics").send(larder.admin).await.text();
     let written = format!("{}{metrics}{bodies}", larder.log());
     assert!(written.contains("\"path\":\"/v2/library/alpha/manifests/latest\""), "the log has no request in it");
+
+    // One line for each request, with what an operator looks for.
+    let lines = larder.log();
+    let lines = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let access: Vec<_> = lines.filter(|line| line["target"] == "larder::access").collect();
+    assert_eq!(access.len(), 1 + 3 + 3);
+    for key in ["client", "method", "path", "status", "outcome", "size_bytes", "duration_ms", "complete", "agent"] {
+        assert!(access.iter().all(|line| !line[key].is_null()), "a line has no {key}: {access:#?}");
+    }
+    assert!(access[1]["digest"].as_str().unwrap().starts_with("sha256:"));
 
     let mut secrets = vec![PASSWORD.to_owned(), "cGxhbnRlZC1jbGllbnQ=".to_owned()];
     for seen in hub.requests() {

@@ -7,7 +7,7 @@ use larder::oci::{Digest, MediaType};
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Fault, Hub, Seen, Target};
 use crate::support::image::{Image, noise};
-use crate::support::larder::Larder;
+use crate::support::larder::{Larder, files};
 
 const REPO: &str = "library/alpha";
 
@@ -277,6 +277,59 @@ async fn what_does_not_exist_is_404_and_upstream_is_not_asked_again_at_once() {
     hub.push(REPO, "missing", &Image::small(12));
     larder.clock.advance(Duration::from_secs(31));
     assert_eq!(larder.get(&manifest("missing")).await.status, 200);
+}
+
+#[tokio::test]
+async fn each_kind_of_nonsense_has_its_code_and_says_what_to_write() {
+    let hub = Hub::plain().await;
+    let larder = Larder::mirroring(&hub).await;
+    for (path, status, code) in [
+        ("/v2/Upper/manifests/latest", 400, "NAME_INVALID"),
+        ("/v2/a/../b/manifests/latest", 400, "NAME_INVALID"),
+        ("/v2/a/manifests/-bad", 400, "MANIFEST_INVALID"),
+        ("/v2/a/manifests/sha256:short", 400, "DIGEST_INVALID"),
+        ("/v2/a/blobs/latest", 400, "DIGEST_INVALID"),
+        ("/v2/a/blobs/md5:d41d8cd98f00b204e9800998ecf8427e", 400, "DIGEST_INVALID"),
+        ("/v2/a/referrers/x", 400, "DIGEST_INVALID"),
+        ("/v2/a/tags/list?n=many", 400, "UNSUPPORTED"),
+        ("/v2/a/unknown/x", 404, "UNSUPPORTED"),
+        ("/", 404, "UNSUPPORTED"),
+    ] {
+        let answer = larder.get(path).await;
+        let error = answer.json()["errors"][0].clone();
+        assert_eq!((answer.status, error["code"].as_str()), (status, Some(code)), "{path}");
+        assert!(error["message"].as_str().unwrap().len() > 20, "{path}: {error}");
+    }
+    assert_eq!(hub.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn every_answer_comes_in_time_when_upstream_answers_nothing() {
+    let hub = Hub::plain().await;
+    hub.push(REPO, "latest", &Image::small(20));
+    let larder = Larder::configured(&hub, "", "connect_timeout = \"500ms\"\nheader_timeout = \"500ms\"").await;
+    hub.fault(Target::Everything, Fault::BlackHole);
+    let digest = Digest::sha256(b"x");
+    let mut calls = tokio::task::JoinSet::new();
+    for n in 0..60 {
+        let paths = [
+            (format!("/v2/org/a{n}/manifests/latest"), 503),
+            (format!("/v2/org/a{n}/blobs/{digest}"), 404),
+            (format!("/v2/org/a{n}/referrers/{digest}"), 200),
+            (format!("/v2/org/a{n}/tags/list"), 503),
+        ];
+        for (path, status) in paths {
+            let mirror = larder.mirror();
+            calls.spawn(async move { (Call::get(&path).send(mirror).await.status, status, path) });
+        }
+    }
+    // The client's own patience (30 s) is the bound: behind 16 connections 60 questions would take it in turns for longer.
+    while let Some(answer) = calls.join_next().await {
+        let (status, expected, path) = answer.unwrap();
+        assert_eq!(status, expected, "{path}");
+    }
+    assert_eq!(files(&larder.data().join("cached")).len(), 0);
+    hub.heal();
 }
 
 #[tokio::test]

@@ -20,6 +20,9 @@ const AT_ONCE: usize = 32;
 const PATIENCE: Duration = Duration::from_secs(15);
 const FOLLOWER: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
 
+/// What a test may put where no answer may come from.
+pub const CANARY: &str = "nobody may read this canary";
+
 /// What hyper answers by itself, without a body, to what it cannot read.
 const UNREADABLE: [u16; 3] = [400, 414, 431];
 
@@ -132,6 +135,9 @@ fn judge(answer: &Answer, request: &[u8]) -> Result<(), String> {
     let Answer { status, head, body } = answer;
     if !(200..500).contains(status) {
         return Err(format!("status {status}: {}", String::from_utf8_lossy(body)));
+    }
+    if body.windows(CANARY.len()).any(|window| window == CANARY.as_bytes()) {
+        return Err("what lies outside the data directory".to_owned());
     }
     if head.lines().any(|line| line.starts_with("x-injected")) {
         return Err(format!("a header of the client's making: {head:?}"));
