@@ -29,7 +29,7 @@ pub async fn get(
     let builder = headers::content(Response::builder(), digest, Lifetime::Immutable)
         .header(header::CONTENT_TYPE, OCTETS)
         .header(header::ACCEPT_RANGES, BYTES);
-    let subject = Some(digest.to_string());
+    let subject = Some(*digest);
     if method == Method::HEAD {
         let (size, outcome) = cache.blob_size(repository, digest).await.map_err(failed)?;
         let builder = size.into_iter().fold(builder, |builder, size| builder.header(header::CONTENT_LENGTH, size));

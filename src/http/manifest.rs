@@ -28,7 +28,7 @@ pub async fn get(
     let (manifest, outcome) = (found.manifest, found.outcome);
     let builder = headers::content(Response::builder(), &manifest.digest, lifetime);
     let builder = headers::stale(builder, outcome, found.age);
-    let subject = Some(manifest.digest.to_string());
+    let subject = Some(manifest.digest);
     if headers::has(request, &manifest.digest) {
         return Ok(Answer { response: not_modified(builder)?, outcome: Some(outcome), subject });
     }

@@ -180,7 +180,7 @@ mod tests {
         let sink = FileSink::default();
         let stand_in = sink.enqueue(region(b"abc")).unwrap();
         assert!(is_stand_in(&stand_in) && is_stand_in(&stand_in[1..]) && is_stand_in(&STAND_INS));
-        assert!(!is_stand_in(&[0; 3]) && !is_stand_in(&vec![0; 3]) && !is_stand_in(&stand_in[..0]));
+        assert!(!is_stand_in(&[0; 3]) && !is_stand_in(&stand_in[..0]));
     }
 
     #[test]
