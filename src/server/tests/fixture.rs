@@ -78,7 +78,7 @@ impl Server {
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// `/hello`, `/chunks/<n>` at once, `/files/<n>` as many sent from a file, `/liar/<n>` one less than that is announced,
+/// `/hello`, `/chunks/<n>` at once, `/files/<n>` as many sent from a file, `/liar/<n>` with one byte less announced,
 /// `/ticks/<n>` with 50 ms between them, `/length` of the body, `/refuse` it unread.
 async fn answer(request: Request<RequestBody>, peer: Peer) -> Answer {
     let path = request.uri().path().to_owned();
@@ -87,7 +87,7 @@ async fn answer(request: Request<RequestBody>, peer: Peer) -> Answer {
     match what {
         "hello" => text(200, "hello"),
         "files" => files(count, count * CHUNK, peer),
-        "liar" => files(count, (count - 1) * CHUNK, peer),
+        "liar" => files(count, count * CHUNK - 1, peer),
         "chunks" => Response::new(chunks(count, Duration::ZERO)),
         "ticks" => Response::new(chunks(count, Duration::from_millis(50))),
         "length" => match request.into_body().collect().await {
