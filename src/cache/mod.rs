@@ -14,6 +14,7 @@ mod metrics;
 mod origin;
 mod outcome;
 mod part;
+mod prefetch;
 mod referrers;
 mod settings;
 mod single_flight;
@@ -36,6 +37,7 @@ use self::completion::Completion;
 use self::manifests::Manifests;
 use self::metrics::Metrics;
 use self::origin::Origins;
+use self::prefetch::Prefetch;
 use self::referrers::Referrers;
 use self::tags::Tags;
 use crate::clock::Clock;
@@ -53,6 +55,15 @@ pub struct ManifestAnswer {
     pub outcome: Outcome,
     /// If stale: for how long upstream has not confirmed it.
     pub age: Option<Duration>,
+}
+
+/// What a client who asks for a manifest is about to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It only wants to know: nothing follows from it.
+    Look,
+    /// It will ask for what the manifest names.
+    Pull,
 }
 
 /// A page of a repository's tags.
@@ -76,6 +87,7 @@ pub struct Cache {
     tags: Tags,
     referrers: Referrers,
     completion: Option<Completion>,
+    prefetch: Prefetch,
 }
 
 impl Cache {
@@ -95,7 +107,8 @@ impl Cache {
         let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock.clone(), settings);
         let completion =
             complete_indexes.then(|| Completion::new(manifests.clone(), blobs.clone(), clock, lifetimes.negative_ttl));
-        Cache { store, origins, first_byte_timeout, manifests, blobs, tags, referrers, completion }
+        let prefetch = Prefetch::new(blobs.clone());
+        Cache { store, origins, first_byte_timeout, manifests, blobs, tags, referrers, completion, prefetch }
     }
 
     /// The store below, for listings and figures.
@@ -107,7 +120,12 @@ impl Cache {
     ///
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
-    pub async fn manifest(&self, repository: &Repository, reference: &Reference) -> Result<ManifestAnswer, CacheError> {
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        purpose: Purpose,
+    ) -> Result<ManifestAnswer, CacheError> {
         let find = async {
             match reference {
                 Reference::Digest(digest) => {
@@ -122,6 +140,9 @@ impl Cache {
             }
         };
         let answer = self.in_time(find).await?;
+        if purpose == Purpose::Pull {
+            self.prefetch.pulled(repository, &answer.manifest);
+        }
         if let Some(completion) = &self.completion {
             completion.served(repository, &answer.manifest);
         }

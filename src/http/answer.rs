@@ -6,7 +6,7 @@ use hyper::http::response::Builder;
 use super::body::Body;
 use super::error::ApiError;
 use crate::cache::Outcome;
-use crate::oci::ErrorCode;
+use crate::oci::{Digest, ErrorCode};
 
 /// What an endpoint gives back.
 pub struct Answer {
@@ -15,7 +15,7 @@ pub struct Answer {
     /// How it came about, if the cache had a part in it.
     pub outcome: Option<Outcome>,
     /// The digest that is served.
-    pub subject: Option<String>,
+    pub subject: Option<Digest>,
 }
 
 impl Answer {

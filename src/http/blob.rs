@@ -26,7 +26,7 @@ pub async fn get<B>(
 ) -> Result<Answer, ApiError> {
     let failed = |error: CacheError| ApiError::from_cache(error, Resource::Blob);
     let has = headers::has(request.headers(), digest);
-    let subject = Some(digest.to_string());
+    let subject = Some(*digest);
     if request.method() == Method::HEAD {
         let (size, outcome) = cache.blob_size(repository, digest).await.map_err(failed)?;
         let builder = described(digest, Lifetime::Immutable);

@@ -1,28 +1,39 @@
 //! What answers are made of: nothing, a few bytes, or a blob that is read, or sent from its file, as the client takes it.
 
-use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
-use hyper::body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, SizeHint};
 
 use crate::cache::{BlobReader, BrokenStream};
 use crate::server::{FileSink, Region};
 use crate::storage::Extent;
 
 /// An answer's body. Its error cuts the connection: nobody may take what was sent for the whole.
-pub type Body = UnsyncBoxBody<Bytes, BrokenStream>;
+pub struct Body {
+    content: Content,
+}
+
+enum Content {
+    /// No bytes, or none any more.
+    Nothing,
+    Bytes(Bytes),
+    Blob(UnsyncBoxBody<Bytes, BrokenStream>),
+}
 
 /// No bytes.
 pub fn empty() -> Body {
-    Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync()
+    Body { content: Content::Nothing }
 }
 
 /// These bytes.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never: Infallible| match never {}).boxed_unsync()
+    let bytes = bytes.into();
+    Body { content: if bytes.is_empty() { Content::Nothing } else { Content::Bytes(bytes) } }
 }
 
 /// What `reader` reads. With `files` its bytes are sent from where they lie; the answer must announce its length then.
@@ -37,5 +48,37 @@ pub fn blob(reader: BlobReader, files: Option<FileSink>) -> Body {
         };
         Ok(bytes.map(|bytes| (Frame::data(bytes), (reader, files))))
     });
-    StreamBody::new(frames).boxed_unsync()
+    Body { content: Content::Blob(StreamBody::new(frames).boxed_unsync()) }
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = BrokenStream;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenStream>>> {
+        match &mut self.content {
+            Content::Nothing => Poll::Ready(None),
+            Content::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.content = Content::Nothing;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Content::Blob(frames) => Pin::new(frames).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Nothing)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing => SizeHint::with_exact(0),
+            Content::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Blob(_) => SizeHint::default(),
+        }
+    }
 }

@@ -68,7 +68,7 @@ pub async fn referrers(
     }
     let builder = builder.header(header::CONTENT_TYPE, MediaType::OciIndex.as_str());
     let response = json(builder, &list.index, method)?;
-    Ok(Answer { response, outcome: Some(list.outcome), subject: Some(digest.to_string()) })
+    Ok(Answer { response, outcome: Some(list.outcome), subject: Some(*digest) })
 }
 
 /// The repositories of which something is cached, under the names by which this mirror can be asked for them.

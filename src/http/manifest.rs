@@ -8,7 +8,7 @@ use super::answer::{Answer, finish};
 use super::body;
 use super::error::{ApiError, Resource};
 use super::headers::{self, Lifetime};
-use crate::cache::Cache;
+use crate::cache::{Cache, Purpose};
 use crate::oci::{Reference, Repository};
 
 /// The manifest that `reference` means. Its type does not depend on what the client accepts: a tag is what it is.
@@ -19,8 +19,10 @@ pub async fn get(
     method: &Method,
     request: &HeaderMap,
 ) -> Result<Answer, ApiError> {
-    let found =
-        cache.manifest(repository, reference).await.map_err(|error| ApiError::from_cache(error, Resource::Manifest))?;
+    let found = cache
+        .manifest(repository, reference, if method == Method::HEAD { Purpose::Look } else { Purpose::Pull })
+        .await
+        .map_err(|error| ApiError::from_cache(error, Resource::Manifest))?;
     let lifetime = match reference {
         Reference::Digest(_) => Lifetime::Immutable,
         Reference::Tag(_) => Lifetime::Changing,
@@ -28,7 +30,7 @@ pub async fn get(
     let (manifest, outcome) = (found.manifest, found.outcome);
     let builder = headers::content(Response::builder(), &manifest.digest, lifetime);
     let builder = headers::stale(builder, outcome, found.age);
-    let subject = Some(manifest.digest.to_string());
+    let subject = Some(manifest.digest);
     if headers::has(request, &manifest.digest) {
         return Ok(Answer { response: not_modified(builder)?, outcome: Some(outcome), subject });
     }

@@ -40,8 +40,8 @@ impl Metrics {
     }
 
     /// One request is done.
-    pub fn answered(&self, endpoint: &str, method: &str, status: u16, outcome: &str, bytes: u64, seconds: f64) {
-        self.requests.with_label_values(&[endpoint, method, status.to_string().as_str(), outcome]).inc();
+    pub fn answered(&self, endpoint: &str, method: &str, status: &str, outcome: &str, bytes: u64, seconds: f64) {
+        self.requests.with_label_values(&[endpoint, method, status, outcome]).inc();
         self.seconds.with_label_values(&[endpoint, outcome]).observe(seconds);
         self.bytes.with_label_values(&[outcome]).inc_by(bytes);
     }

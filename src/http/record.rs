@@ -1,5 +1,6 @@
 //! One line and one count per request, written when its answer has been sent or cut off.
 
+use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -7,13 +8,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hyper::body::{Body as _, Frame, SizeHint};
-use hyper::header::CONTENT_LENGTH;
-use hyper::{Method, Response};
+use hyper::header::{CONTENT_LENGTH, HeaderValue, USER_AGENT};
+use hyper::{Method, Response, StatusCode, Uri};
 
 use super::body::Body;
 use super::metrics::Metrics;
 use crate::cache::{BrokenStream, Outcome};
 use crate::clock::Clock;
+use crate::oci::Digest;
 
 /// What is known of a request while it is answered.
 pub struct Record {
@@ -22,13 +24,15 @@ pub struct Record {
     began: Instant,
     client: SocketAddr,
     method: Method,
-    target: String,
-    agent: String,
+    // As they came, for the log alone: what nobody reads is not written.
+    target: Uri,
+    agent: Option<HeaderValue>,
     endpoint: &'static str,
     outcome: Option<Outcome>,
-    subject: Option<String>,
+    subject: Option<Digest>,
     problem: Option<String>,
-    status: u16,
+    // None if the client left before there was one.
+    status: Option<StatusCode>,
     bytes: u64,
     // Bytes that the body should have, where that is known.
     promised: Option<u64>,
@@ -41,20 +45,19 @@ const MAX_TEXT: usize = 512;
 impl Record {
     /// Begins with what the client sent.
     pub fn begin(clock: Clock, metrics: Metrics, client: SocketAddr, request: &hyper::Request<impl Sized>) -> Record {
-        let agent = request.headers().get(hyper::header::USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
         Record {
             began: clock.tick(),
             clock,
             metrics,
             client,
             method: request.method().clone(),
-            target: printable(request.uri().path().as_bytes()),
-            agent: printable(agent),
+            target: request.uri().clone(),
+            agent: request.headers().get(USER_AGENT).cloned(),
             endpoint: "none",
             outcome: None,
             subject: None,
             problem: None,
-            status: 0,
+            status: None,
             bytes: 0,
             promised: None,
             ended: false,
@@ -67,7 +70,7 @@ impl Record {
     }
 
     /// How the answer came about, and the digest that is served.
-    pub fn served(&mut self, outcome: Outcome, subject: Option<String>) {
+    pub fn served(&mut self, outcome: Outcome, subject: Option<Digest>) {
         (self.outcome, self.subject) = (Some(outcome), subject);
     }
 
@@ -78,7 +81,7 @@ impl Record {
 
     /// Goes along with the answer until its last byte.
     pub fn attach(mut self, response: Response<Body>) -> Response<Recorded> {
-        self.status = response.status().as_u16();
+        self.status = Some(response.status());
         self.ended = response.body().is_end_stream();
         let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         self.promised = length.filter(|_| !self.ended);
@@ -99,28 +102,37 @@ impl Record {
 }
 
 /// Clients choose this text: no control character of theirs reaches a terminal or a log file.
-fn printable(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).chars().take(MAX_TEXT).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+struct Printable<'a>(&'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = String::from_utf8_lossy(self.0);
+        if text.len() <= MAX_TEXT && !text.contains(char::is_control) {
+            return f.write_str(&text);
+        }
+        text.chars().take(MAX_TEXT).try_for_each(|c| f.write_char(if c.is_control() { '\u{fffd}' } else { c }))
+    }
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
         let elapsed = self.clock.tick().saturating_duration_since(self.began);
         let outcome = self.outcome.map_or("none", Outcome::as_str);
-        self.metrics.answered(self.endpoint, self.method(), self.status, outcome, self.bytes, elapsed.as_secs_f64());
+        let status = self.status.as_ref().map_or("0", StatusCode::as_str);
+        self.metrics.answered(self.endpoint, self.method(), status, outcome, self.bytes, elapsed.as_secs_f64());
         tracing::info!(
             target: "larder::access",
             client = %self.client.ip(),
             method = self.method(),
-            path = %self.target,
-            status = self.status,
+            path = %Printable(self.target.path().as_bytes()),
+            status = self.status.map_or(0, |status| status.as_u16()),
             outcome,
-            digest = self.subject.as_deref(),
+            digest = self.subject.map(|digest| digest.to_string()).as_deref(),
             size_bytes = self.bytes,
             duration_ms = elapsed.as_millis() as u64,
             // The server does not ask a body for more than it promised, so the end need not be seen.
             complete = self.ended || self.promised == Some(self.bytes),
-            agent = %self.agent,
+            agent = %Printable(self.agent.as_ref().map(HeaderValue::as_bytes).unwrap_or_default()),
             problem = self.problem.as_deref(),
             "request"
         );

@@ -59,6 +59,8 @@ pub struct Digest {
     bytes: [u8; 64],
 }
 
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
 impl Digest {
     /// The digest of `content` in one call.
     pub fn of(algorithm: Algorithm, content: &[u8]) -> Digest {
@@ -85,9 +87,9 @@ impl Digest {
     /// The part after the colon: lower-case hex.
     pub fn hex(&self) -> String {
         let mut text = String::with_capacity(self.algorithm.hash_length() * 2);
-        for byte in self.bytes() {
+        for &byte in self.bytes() {
             for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+                text.push(char::from(HEX[usize::from(nibble)]));
             }
         }
         text

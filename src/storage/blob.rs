@@ -102,3 +102,38 @@ impl Extent {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stored(size: usize) -> (BlobFile, Vec<u8>) {
+        let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(&content, 0).unwrap();
+        (BlobFile::new(Arc::new(file), size as u64), content)
+    }
+
+    #[test]
+    fn what_was_loaded_is_resident_and_what_was_dropped_can_be_loaded_again() {
+        let (blob, content) = stored(3 * STEP + 1);
+        // Some file systems keep everything in memory: then nothing is dropped.
+        blob.file.sync_all().unwrap();
+        fadvise(&blob.file, 0, None, Advice::DontNeed).unwrap();
+        for (offset, length) in [(0, content.len()), (1, STEP), (STEP, STEP + 1), (content.len() - 1, 1)] {
+            let extent = blob.extent(offset as u64, length);
+            extent.load().unwrap();
+            assert!(extent.is_resident().unwrap(), "{offset} {length}");
+            assert_eq!(extent.read().unwrap(), content[offset..offset + length]);
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_an_error() {
+        let (blob, content) = stored(STEP);
+        for (offset, length) in [(0, STEP + 1), (STEP, 1), (content.len() - 1, 2)] {
+            let extent = blob.extent(offset as u64, length);
+            assert!(extent.read().is_err() && extent.load().is_err() && extent.is_resident().is_err(), "{offset}");
+        }
+    }
+}

@@ -40,7 +40,8 @@ async fn a_cold_pull_fetches_each_piece_once_and_a_warm_one_nothing() {
         let mut larder = Larder::mirroring(&hub).await;
 
         let cold = pull(&larder, &image).await;
-        assert_eq!(outcomes(&cold), ["miss"; 5]);
+        // Its layers are on their way before they are asked for, so whether it joins or finds them is a race.
+        assert_eq!(outcomes(&cold)[0], "miss");
         assert_eq!(cold[0].body, image.manifest);
         for (answer, expected) in cold[1..].iter().zip(&image.blobs) {
             assert!(answer.complete && answer.body == *expected);
@@ -491,5 +492,29 @@ async fn an_index_is_completed_with_its_attestations_and_no_other_platform() {
         for digest in image.blob_digests() {
             assert_eq!(larder.get(&blob(&digest)).await.header("x-larder-cache"), Some("hit"));
         }
+    }
+}
+
+#[tokio::test]
+async fn layers_are_on_their_way_before_they_are_asked_for() {
+    let hub = Hub::plain().await;
+    let (image, other) = (Image::oci(21, &[200_000, 3_000, 90_000]), Image::small(22));
+    hub.push(REPO, "latest", &image);
+    hub.push(REPO, "looked-at", &other);
+    let larder = Larder::mirroring(&hub).await;
+    // Whoever only looks gets nothing fetched.
+    assert_eq!(larder.head(&manifest("looked-at")).await.status, 200);
+    larder.get(&manifest("latest")).await;
+    for digest in image.blob_digests() {
+        hub.until_count(1, move |seen: &Seen| seen.is(Target::Cdn) && seen.is_for(digest) && seen.over).await;
+    }
+    larder.until_idle().await;
+    for digest in other.blob_digests() {
+        assert_eq!(hub.count(move |seen: &Seen| seen.is_for(digest)), 0);
+    }
+    hub.stop().await;
+    for (digest, content) in image.blob_digests().iter().zip(&image.blobs) {
+        let answer = larder.get(&blob(digest)).await;
+        assert_eq!((answer.header("x-larder-cache"), &answer.body[..]), (Some("hit"), &content[..]));
     }
 }

@@ -93,7 +93,7 @@ async fn a_large_layer_is_fetched_in_parts_side_by_side_each_once() {
     hub.push(REPO, "latest", &image);
     let (digest, content) = image.layer(0);
     let larder = Larder::configured(&hub, "", "parallel = 3").await;
-    larder.get(&format!("/v2/{REPO}/manifests/latest")).await;
+    larder.head(&format!("/v2/{REPO}/manifests/latest")).await;
     let rule = hub.fault(Target::Cdn, Fault::Stall(1_000_000));
     let call = Call::get(&blob(&digest));
     let (reading, ()) = tokio::join!(call.open(larder.mirror()), rule.until_hit(3));
@@ -116,7 +116,7 @@ async fn a_part_that_breaks_is_taken_up_where_it_broke() {
     hub.push(REPO, "latest", &image);
     let (digest, content) = image.layer(0);
     let larder = Larder::configured(&hub, "", "parallel = 4\nmax_connections = 4").await;
-    larder.get(&format!("/v2/{REPO}/manifests/latest")).await;
+    larder.head(&format!("/v2/{REPO}/manifests/latest")).await;
     hub.fault(Target::Cdn, Fault::ResetAfter(3_000_000).times(4));
     let answer = larder.get(&blob(&digest)).await;
     assert!(answer.complete && answer.body == content);
@@ -130,7 +130,7 @@ async fn an_upstream_without_ranges_is_asked_once() {
     hub.push(REPO, "latest", &image);
     let (digest, content) = image.layer(0);
     let larder = Larder::mirroring(&hub).await;
-    larder.get(&format!("/v2/{REPO}/manifests/latest")).await;
+    larder.head(&format!("/v2/{REPO}/manifests/latest")).await;
     hub.fault(Target::Cdn, Fault::IgnoreRange);
     let answer = larder.get(&blob(&digest)).await;
     assert!(answer.complete && answer.body == content);
@@ -144,7 +144,7 @@ async fn a_wrong_part_spoils_the_whole_and_nothing_is_kept() {
     hub.push(REPO, "latest", &image);
     let (digest, content) = image.layer(0);
     let larder = Larder::mirroring(&hub).await;
-    larder.get(&format!("/v2/{REPO}/manifests/latest")).await;
+    larder.head(&format!("/v2/{REPO}/manifests/latest")).await;
     let rule = hub.fault(Target::Cdn, Fault::WrongBytes.after(2).times(1));
     assert!(!larder.get(&blob(&digest)).await.complete);
     rule.lift();

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::fixture::{Server, quick};
+use super::fixture::{CHUNK, Server, quick};
 use crate::server::{BindError, Limits, Listener, Metrics, Settings};
 
 #[tokio::test]
@@ -75,6 +75,35 @@ async fn a_pipelined_pair_gets_two_answers_in_order() {
     let said = client.until("hello").await;
     assert_eq!(said.matches("HTTP/1.1 200 OK").count(), 2, "{said}");
     assert!(said.split("HTTP/1.1").nth(1).unwrap().ends_with("\r\n\r\n3"), "{said}");
+}
+
+#[tokio::test]
+async fn files_and_bytes_on_one_connection_keep_their_order() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.say(["/files/3", "/hello", "/files/1", "/files/20", "/hello"].map(get).concat()).await;
+    let (said, _) = client.rest().await;
+    let bodies: Vec<&str> = said.split("\r\n\r\n").skip(1).collect();
+    // Behind each body but the last stands the next answer's head.
+    for (body, (length, content)) in
+        bodies.iter().zip([(3 * CHUNK, "f"), (5, "hello"), (CHUNK, "f"), (20 * CHUNK, "f")])
+    {
+        let (body, next) = body.split_at(length);
+        assert!(body == content || body.bytes().all(|byte| byte == b'f'), "{length}");
+        assert!(next.starts_with("HTTP/1.1 200 OK\r\n"), "{next}");
+    }
+    assert_eq!((bodies.len(), bodies[4]), (5, "hello"));
+}
+
+#[tokio::test]
+async fn a_file_longer_than_was_announced_cuts_the_connection_and_nothing_else_is_sent_for_it() {
+    let server = Server::start(quick()).await;
+    let mut client = server.connect().await;
+    client.get("/liar/3").await;
+    let (said, _) = client.rest().await;
+    let body = said.split("\r\n\r\n").nth(1).unwrap();
+    assert!(body.len() <= 2 * CHUNK && body.bytes().all(|byte| byte == b'f'), "{}", body.len());
 }
 
 #[tokio::test]

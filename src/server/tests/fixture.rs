@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use hyper::header::CONTENT_LENGTH;
 use hyper::{Request, Response};
 use prometheus::Registry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::server::{Drain, Limits, Listener, Metrics, Peer, RequestBody, Settings, TlsFiles};
+use crate::server::{Drain, Limits, Listener, Metrics, Peer, Region, RequestBody, Settings, TlsFiles};
 use crate::task;
 
 pub const CHUNK: usize = 64 << 10;
@@ -77,13 +78,16 @@ impl Server {
 
 type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// `/hello`, `/chunks/<n>` at once, `/ticks/<n>` with 50 ms between them, `/length` of the body, `/refuse` it unread.
-async fn answer(request: Request<RequestBody>, _peer: Peer) -> Answer {
+/// `/hello`, `/chunks/<n>` at once, `/files/<n>` as many sent from a file, `/liar/<n>` with one byte less announced,
+/// `/ticks/<n>` with 50 ms between them, `/length` of the body, `/refuse` it unread.
+async fn answer(request: Request<RequestBody>, peer: Peer) -> Answer {
     let path = request.uri().path().to_owned();
     let mut parts = path.split('/').skip(1);
     let (what, count) = (parts.next().unwrap(), parts.next().map_or(0, |count| count.parse().unwrap()));
     match what {
         "hello" => text(200, "hello"),
+        "files" => files(count, count * CHUNK, peer),
+        "liar" => files(count, count * CHUNK - 1, peer),
         "chunks" => Response::new(chunks(count, Duration::ZERO)),
         "ticks" => Response::new(chunks(count, Duration::from_millis(50))),
         "length" => match request.into_body().collect().await {
@@ -104,6 +108,17 @@ fn chunks(count: usize, pause: Duration) -> UnsyncBoxBody<Bytes, Infallible> {
         (left > 0).then(|| (Ok(Frame::data(Bytes::from(vec![b'x'; CHUNK]))), left - 1))
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+fn files(count: usize, announced: usize, peer: Peer) -> Answer {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, &vec![b'f'; CHUNK * count]).unwrap();
+    let (file, sink) = (std::sync::Arc::new(file), peer.files.unwrap());
+    let frames = stream::iter(0..count).map(move |number| {
+        let region = Region { file: file.clone(), offset: (number * CHUNK) as u64, length: CHUNK };
+        Ok(Frame::data(sink.enqueue(region).unwrap()))
+    });
+    Response::builder().header(CONTENT_LENGTH, announced).body(StreamBody::new(frames).boxed_unsync()).unwrap()
 }
 
 /// A client that says exactly what it is told to.

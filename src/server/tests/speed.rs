@@ -13,29 +13,33 @@ const MANY: usize = 256;
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_cut() {
     let server = Server::start(quick()).await;
-    let mut client = server.connect().await;
-    client.get(&format!("/chunks/{MANY}")).await;
-    server.has_connections(1).await;
-    let start = Instant::now();
-    server.has_connections(0).await;
-    assert!(start.elapsed() > Duration::from_millis(300) && start.elapsed() < Duration::from_secs(2));
-    let broken = client.stream.read_to_end(&mut Vec::new()).await;
-    assert_eq!(broken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    for what in ["chunks", "files"] {
+        let mut client = server.connect().await;
+        client.get(&format!("/{what}/{MANY}")).await;
+        server.has_connections(1).await;
+        let start = Instant::now();
+        server.has_connections(0).await;
+        assert!(start.elapsed() > Duration::from_millis(300) && start.elapsed() < Duration::from_secs(2));
+        let broken = client.stream.read_to_end(&mut Vec::new()).await;
+        assert_eq!(broken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+    }
 }
 
 #[tokio::test]
 async fn a_client_that_takes_little_at_a_time_is_not_cut() {
     let server = Server::start(quick()).await;
-    let mut client = server.connect().await;
-    client.get("/chunks/32").await;
-    let (start, mut piece, mut taken) = (Instant::now(), vec![0; CHUNK / 2], 0);
-    while taken < 32 * CHUNK {
-        sleep(Duration::from_millis(25)).await;
-        let read = client.stream.read(&mut piece).await.unwrap();
-        assert!(read > 0, "closed after {taken} bytes");
-        taken += read;
+    for what in ["chunks", "files"] {
+        let mut client = server.connect().await;
+        client.get(&format!("/{what}/32")).await;
+        let (start, mut piece, mut taken) = (Instant::now(), vec![0; CHUNK / 2], 0);
+        while taken < 32 * CHUNK {
+            sleep(Duration::from_millis(25)).await;
+            let read = client.stream.read(&mut piece).await.unwrap();
+            assert!(read > 0, "closed after {taken} bytes");
+            taken += read;
+        }
+        assert!(start.elapsed() > Duration::from_millis(1200), "{:?}", start.elapsed());
     }
-    assert!(start.elapsed() > Duration::from_millis(1200), "{:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -182,6 +182,21 @@ impl Connection {
     /// Sends a request and reads the whole answer.
     pub async fn call(&mut self, call: &Call) -> Answer {
         self.write(&call.encode(&self.host)).await;
+        self.answer(call).await
+    }
+
+    /// Sends all requests at once, and then reads their answers.
+    pub async fn pipeline(&mut self, calls: &[Call]) -> Vec<Answer> {
+        let requests: Vec<u8> = calls.iter().flat_map(|call| call.encode(&self.host)).collect();
+        self.write(&requests).await;
+        let mut answers = Vec::new();
+        for call in calls {
+            answers.push(self.answer(call).await);
+        }
+        answers
+    }
+
+    async fn answer(&mut self, call: &Call) -> Answer {
         let (mut answer, mut framing) = self.head(call).await;
         while let Some(part) = self.part(&mut framing, usize::MAX, &mut answer.reset).await {
             answer.body.extend_from_slice(&part);

@@ -1,0 +1,65 @@
+//! Ahead of the client: the config and layers of an image whose manifest a client has just fetched.
+//!
+//! Docker asks for three layers at a time, and only when it gets to them; by then they are here or on their way. Nothing is
+//! fetched for a HEAD, for another platform, or twice.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::blobs::Blobs;
+use super::manifests::StoredManifest;
+use crate::oci::{Digest, Manifest, Repository};
+use crate::task;
+
+/// Blobs that are fetched ahead at one time, so that some of upstream's connections are left to clients who wait.
+const AT_ONCE: usize = 6;
+/// Blobs of one manifest that are fetched ahead; the rest waits for its client.
+const MAX_BLOBS: usize = 256;
+
+/// Images that are remembered; one that was forgotten is merely looked at again.
+const MAX_REMEMBERED: u64 = 10_000;
+
+/// Fetches ahead. Clones share the bound.
+#[derive(Clone)]
+pub struct Prefetch {
+    blobs: Blobs,
+    places: Arc<Semaphore>,
+    begun: moka::sync::Cache<(Repository, Digest), ()>,
+}
+
+impl Prefetch {
+    /// Fetches through `blobs`.
+    pub fn new(blobs: Blobs) -> Prefetch {
+        let (places, begun) = (Arc::new(Semaphore::new(AT_ONCE)), moka::sync::Cache::new(MAX_REMEMBERED));
+        Prefetch { blobs, places, begun }
+    }
+
+    /// Notes that a client is pulling `manifest`.
+    pub fn pulled(&self, repository: &Repository, manifest: &StoredManifest) {
+        let key = (repository.clone(), manifest.digest);
+        if manifest.media_type.is_index() || self.begun.contains_key(&key) {
+            return;
+        }
+        self.begun.insert(key, ());
+        // It was parsed before it was stored.
+        let Ok(parsed) = Manifest::parse(&manifest.bytes) else { return };
+        let wanted = parsed.blobs().filter(|blob| !blob.is_non_distributable()).take(MAX_BLOBS);
+        let wanted: Vec<Digest> = wanted.map(|blob| blob.digest).collect();
+        let (this, repository) = (self.clone(), repository.clone());
+        task::spawn("prefetch", async move {
+            for digest in wanted {
+                // Never closed: the semaphore lives as long as any clone.
+                let Ok(place) = this.places.clone().acquire_owned().await else { return };
+                let (blobs, repository) = (this.blobs.clone(), repository.clone());
+                task::spawn("prefetch", async move {
+                    // A failure is the fill's to tell, and its client's to meet.
+                    if let Ok(blob) = blobs.get(&repository, &digest).await {
+                        let _ = blob.kept().await;
+                    }
+                    drop(place);
+                });
+            }
+        });
+    }
+}
