@@ -66,11 +66,6 @@ impl Image {
     pub fn layers(&self) -> &[Blob] {
         &self.blobs[1..]
     }
-
-    /// Bytes of all blobs.
-    pub fn size(&self) -> u64 {
-        self.blobs.iter().map(|blob| blob.size).sum()
-    }
 }
 
 /// Makes everything, pushes it to `upstream`, and writes what is served hot below `root`, under the paths of a registry.

@@ -1,7 +1,7 @@
 //! What serving from the cache costs: bytes, requests, processor time and memory.
 //!
-//! Clients throw bodies away in the kernel, unread: on two cores that serve and load at once, a client that copies would
-//! take from the server what it needs itself. On a network card, too, the reader's copying is not the server's business.
+//! Clients have the kernel throw bodies away unread: where one machine serves and loads at once, a client that copies
+//! takes from the server what it needs itself. Over a network, too, the reader's copying is not the server's business.
 
 use std::io;
 use std::net::SocketAddr;
@@ -75,11 +75,22 @@ impl Load {
     }
 }
 
-/// `connections` clients fetch a blob again and again; a unit is a byte.
-pub fn blobs(server: &Server, blob: Blob, connections: usize, window: Duration) -> Outcome<Rate> {
+/// How blobs are fetched.
+#[derive(Clone, Copy)]
+pub struct Fetching {
+    /// Clients, each with one connection.
+    pub connections: usize,
+    /// For how long.
+    pub window: Duration,
+    /// Whether clients read what they get, instead of having the kernel throw it away.
+    pub copying: bool,
+}
+
+/// Clients fetch a blob again and again; a unit is a byte.
+pub fn blobs(server: &Server, blob: Blob, fetching: Fetching) -> Outcome<Rate> {
     let request = request("GET", server.address, &blob.path());
-    Load::measure(connections, window, server, |load| {
-        let mut connection = Connection::open(server.address, PATIENCE)?;
+    Load::measure(fetching.connections, fetching.window, server, |load| {
+        let mut connection = Connection::open(server.address, PATIENCE)?.copying(fetching.copying);
         let mut go_on = true;
         while go_on {
             connection.send(&request)?;
@@ -116,10 +127,10 @@ pub fn manifests(server: &Server, path: &str, window: Duration) -> Outcome<Rate>
     })
 }
 
-/// The most memory that was resident while `streams` clients were fetching a blob, in bytes.
-pub fn memory(server: &Server, blob: Blob, streams: usize, window: Duration) -> Outcome<f64> {
+/// The most memory that was resident while clients were fetching a blob, in bytes.
+pub fn memory(server: &Server, blob: Blob, fetching: Fetching) -> Outcome<f64> {
     server.process.forget_peak()?;
-    blobs(server, blob, streams, window)?;
+    blobs(server, blob, fetching)?;
     Ok(server.process.peak())
 }
 
@@ -140,9 +151,8 @@ pub fn warm(address: SocketAddr, relay: &Relay, image: &Image) -> Outcome<()> {
     Ok(())
 }
 
-/// How long a tag takes that the mirror holds, while upstream accepts and never answers; in seconds, with the status.
-/// `None`: there was no answer within `patience`.
-pub fn tag_in_an_outage(address: SocketAddr, image: &Image, patience: Duration) -> Outcome<Option<(f64, u16)>> {
+/// How long the answer for a tag takes, in seconds, and its status. `None`: there was none within `patience`.
+pub fn tag(address: SocketAddr, image: &Image, patience: Duration) -> Outcome<Option<(f64, u16)>> {
     let start = Instant::now();
     match http::get(address, &image.by_tag(), patience, |_| {}) {
         Ok(head) => Ok(Some((start.elapsed().as_secs_f64(), head.status))),

@@ -24,6 +24,7 @@ pub struct Connection {
     buffer: Vec<u8>,
     // Read and not yet consumed.
     unread: std::ops::Range<usize>,
+    copies: bool,
 }
 
 /// Status and headers of an answer.
@@ -60,7 +61,12 @@ impl Connection {
         stream.set_read_timeout(Some(patience))?;
         stream.set_write_timeout(Some(patience))?;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, buffer: vec![0; CHUNK], unread: 0..0 })
+        Ok(Connection { stream, buffer: vec![0; CHUNK], unread: 0..0, copies: false })
+    }
+
+    /// The same, but what is thrown away is read first, as a client does that wants it.
+    pub fn copying(self, copies: bool) -> Connection {
+        Connection { copies, ..self }
     }
 
     /// Sends a whole request.
@@ -136,7 +142,11 @@ impl Connection {
         let socket = SockRef::from(&self.stream);
         while left > 0 {
             let most = CHUNK.min(usize::try_from(left).unwrap_or(CHUNK));
-            let gone = socket.recv_with_flags(&mut target.spare_capacity_mut()[..most], MSG_TRUNC)?;
+            let gone = if self.copies {
+                (&self.stream).read(&mut self.buffer[..most])?
+            } else {
+                socket.recv_with_flags(&mut target.spare_capacity_mut()[..most], MSG_TRUNC)?
+            };
             if gone == 0 {
                 return Err(broken(format!("the body ended {left} bytes early")));
             }

@@ -22,7 +22,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::Parser;
 
@@ -48,6 +48,10 @@ pub struct Options {
     /// How long to wait for an answer during an outage [default: 10s, quick 3s].
     #[arg(long, value_parser = humantime::parse_duration)]
     patience: Option<Duration>,
+    /// Clients of hits read what they get, instead of having the kernel throw it away: closer to a client on the same
+    /// machine, farther from a server's own cost.
+    #[arg(long)]
+    copying_clients: bool,
     /// What cargo says to every benchmark when it is to run, and not only to be tried.
     #[arg(long, hide = true)]
     bench: bool,
@@ -79,9 +83,15 @@ fn main() -> Outcome<()> {
     let home = tempfile::Builder::new().prefix("larder-comparison-").tempdir()?;
     clean_up_when_interrupted(home.path().to_owned());
     let table = compare(&options, home.path())?;
-    let description = machine::describe(home.path());
+    let machine = machine::describe(home.path());
     home.close()?;
-    writeln!(io::stdout(), "{description}; medians of {} alternating runs.\n\n{table}", options.runs())?;
+    let clients = if options.copying_clients { "read" } else { "discard unread" };
+    writeln!(
+        io::stdout(),
+        "{machine}; medians of {} alternating runs; clients of hits {clients} what they get.\n\n{table}\n{}",
+        options.runs(),
+        rows::LEGEND
+    )?;
     Ok(())
 }
 
@@ -98,18 +108,19 @@ fn compare(options: &Options, home: &Path) -> Outcome<String> {
     let bench = Bench { options, rig: &rig, relay: &relay, content: &content, files: &files };
     let mut rows = bench.herd();
     rows.extend(bench.pulls());
-    rows.extend(bench.hits()?);
-    rows.extend(bench.outage()?);
+    rows.extend(bench.hits());
+    rows.push(bench.outage());
     progress(&format!("done in {:.0} s", start.elapsed().as_secs_f64()));
 
-    let registry = format!("docker-registry {}, proxy mode", machine::version("docker-registry"));
-    let nginx = format!("nginx {}, `proxy_cache` and its lock", machine::version("nginx"));
+    let registry = format!("docker-registry {}, proxy", machine::version("docker-registry"));
+    let nginx = format!("nginx {}, `proxy_cache`", machine::version("nginx"));
     Ok(table::markdown(&rows, [concat!("Larder ", env!("CARGO_PKG_VERSION")), &registry, &nginx]))
 }
 
 /// A line for the person who waits; the table alone goes to standard output.
 pub fn progress(what: &str) {
-    let _ = writeln!(io::stderr(), "{what}");
+    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let _ = writeln!(io::stderr(), "{} {what}", &time[11..19]);
 }
 
 /// Servers end with the thread that started them; what they leave on disk is removed here.

@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::cold::{self, AT_A_TIME, HERD};
-use crate::content::{Content, Image};
-use crate::hot::{self, MANIFEST_CONNECTIONS, Rate};
+use crate::cold::{self, HERD};
+use crate::content::Content;
+use crate::hot::{self, Fetching, MANIFEST_CONNECTIONS, Rate};
 use crate::relay::{Line, Relay};
 use crate::servers::{Mirror, Rig, Server};
 use crate::table::{Column, Row, Unit};
@@ -15,11 +15,27 @@ use crate::{Options, Outcome, progress};
 const LINE: Line = Line { total: 100e6, each: None };
 /// A line that is wider, where the other side gives each connection a share only.
 const SHARED: Line = Line { total: 200e6, each: Some(20e6) };
+/// For what is not about the line.
+const FAST: Line = Line { total: 1e9, each: None };
+/// The measure of all that is served from the cache.
+const FILES: &str = "nginx, files";
 /// Streams at one time, for memory.
 const STREAMS: usize = 200;
 /// How long a tag is believed where that matters; else it is never long enough to be asked about again.
 const SHORT: Duration = Duration::from_secs(1);
 const LONG: Duration = Duration::from_secs(3600);
+
+/// What the rows are about, for whoever reads the table.
+pub const LEGEND: &str = "\
+Upstream is docker-registry behind a relay of fixed speed; all of it runs on one machine and its loopback. \
+**Herd:** 16 clients ask at once for one blob of 64 MiB that no mirror has, over a line of 100 MB/s. \
+**Cold image:** a client fetches ten layers (199 MB) three at a time, as Docker does, and verifies them, over that line; \
+or over one that gives each connection 20 MB/s, and 200 MB/s to all. \
+**Hit:** what a mirror holds; CPU is the server's own, user and system. \
+**Memory:** the most that was resident while 200 clients fetched 256 MiB each. \
+**Upstream silent:** it accepts and never answers, and the mirror's `tag_ttl` is over. \
+**Measure:** what the row can be held against; \"nginx, files\" is nginx serving the same content as plain files with sendfile. \
+↑ more is better, ↓ less is better.";
 
 /// Everything that a measurement needs.
 pub struct Bench<'a> {
@@ -41,11 +57,10 @@ impl Bench<'_> {
     /// A herd on one cold blob.
     pub fn herd(&self) -> Vec<Row> {
         let blob = self.content.herd.layers()[0];
-        let title = |what: &str| format!("{HERD} clients, one cold blob of 64 MiB, line of 100 MB/s: {what}");
         let mut rows = [
-            Row::new(title("bytes from upstream"), Unit::Times, "each byte once"),
-            Row::new(title("until the last client has its first byte"), Unit::Seconds, "one client, direct"),
-            Row::new(title("until the last client has it all"), Unit::Seconds, "size ÷ line"),
+            Row::new("herd: bytes from upstream", Unit::Times, "each once"),
+            Row::new("herd: the last one's first byte", Unit::Seconds, "one client, direct"),
+            Row::new("herd: the last one's last byte", Unit::Seconds, "size ÷ line"),
         ];
         self.relay.set_line(LINE);
         let add = |rows: &mut [Row; 3], column: Column, values: [f64; 3]| {
@@ -54,12 +69,12 @@ impl Bench<'_> {
         for run in 0..self.options.runs() {
             let direct = cold::herd(self.relay.address, self.relay, blob, 1);
             let bound = blob.size as f64 / LINE.total;
-            if let Some(direct) = kept("herd, direct", direct) {
+            if let Some(direct) = kept("herd", Column::Reference, direct) {
                 add(&mut rows, Column::Reference, [1.0, direct.first_byte, bound]);
             }
             for mirror in turn(run) {
                 let herd = self.cold(mirror).and_then(|server| cold::herd(server.address, self.relay, blob, HERD));
-                if let Some(herd) = kept(&format!("herd, {mirror:?}"), herd) {
+                if let Some(herd) = kept("herd", Column::Of(mirror), herd) {
                     add(&mut rows, Column::Of(mirror), [herd.sizes, herd.first_byte, herd.last_byte]);
                 }
             }
@@ -69,55 +84,51 @@ impl Bench<'_> {
 
     /// One client on a cold image.
     pub fn pulls(&self) -> Vec<Row> {
-        let image = &self.content.ten;
-        let title = |line: &str| {
-            format!("cold image of 10 layers, {} MB, {AT_A_TIME} at a time, {line}", image.size() / 1_000_000)
-        };
-        let lines = [("line of 100 MB/s", LINE), ("20 MB/s for each connection, 200 MB/s in all", SHARED)];
-        lines.map(|(name, line)| self.pull(&title(name), line, image)).into()
+        vec![self.pull("cold image", LINE), self.pull("cold image, each connection limited", SHARED)]
     }
 
-    fn pull(&self, title: &str, line: Line, image: &Image) -> Row {
-        let mut row = Row::new(title, Unit::Seconds, "direct");
+    fn pull(&self, title: &str, line: Line) -> Row {
+        let (mut row, image) = (Row::new(title, Unit::Seconds, "direct"), &self.content.ten);
         self.relay.set_line(line);
         for run in 0..self.options.runs() {
-            let mut add = |column: Column, name: &str, seconds: Outcome<f64>| {
+            let mut add = |column: Column, seconds: Outcome<f64>| {
                 self.relay.settle();
-                kept(name, seconds).into_iter().for_each(|seconds| row.add(column, seconds));
+                kept(title, column, seconds).into_iter().for_each(|seconds| row.add(column, seconds));
             };
-            add(Column::Reference, "pull, direct", cold::pull(self.relay.address, image));
+            add(Column::Reference, cold::pull(self.relay.address, image));
             for mirror in turn(run) {
                 let seconds = self.cold(mirror).and_then(|server| cold::pull(server.address, image));
-                add(Column::Of(mirror), &format!("pull, {mirror:?}"), seconds);
+                add(Column::Of(mirror), seconds);
             }
         }
         row
     }
 
     /// All that is served from the cache.
-    pub fn hits(&self) -> Outcome<Vec<Row>> {
-        self.relay.set_line(Line { total: 1e9, each: None });
-        let image = &self.content.hot;
-        let running = self.warm(LONG)?;
+    pub fn hits(&self) -> Vec<Row> {
+        self.relay.set_line(FAST);
+        let (image, running) = (&self.content.hot, self.warm(LONG));
         let mut rows = Vec::new();
         for (size, &blob) in ["1 MiB", "256 MiB"].iter().zip(image.layers()) {
             for connections in [1, 8, 64] {
-                let title = format!("hit, {size}, {connections} connections");
+                let title = format!("hit: {size}, {connections} connection{}", if connections == 1 { "" } else { "s" });
                 let units = [Unit::Speed, Unit::Cpu];
-                let window = self.options.window();
-                rows.extend(
-                    self.rates(&title, units, &running, |server| hot::blobs(server, blob, connections, window)),
-                );
+                let measure = |server: &Server| hot::blobs(server, blob, self.fetching(connections));
+                rows.extend(self.rates(&title, units, &running, measure));
             }
         }
         for (name, path) in [("tag", image.by_tag()), ("digest", image.by_digest())] {
-            let title = format!("manifest by {name}, {MANIFEST_CONNECTIONS} connections");
+            let title = format!("hit: manifest by {name}, {MANIFEST_CONNECTIONS} connections");
             let units = [Unit::Requests, Unit::CpuOfRequests];
-            let window = self.options.window();
-            rows.extend(self.rates(&title, units, &running, |server| hot::manifests(server, &path, window)));
+            let measure = |server: &Server| hot::manifests(server, &path, self.options.window());
+            rows.extend(self.rates(&title, units, &running, measure));
         }
         rows.push(self.memory(&running));
-        Ok(rows)
+        rows
+    }
+
+    fn fetching(&self, connections: usize) -> Fetching {
+        Fetching { connections, window: self.options.window(), copying: self.options.copying_clients }
     }
 
     fn rates(
@@ -127,13 +138,10 @@ impl Bench<'_> {
         running: &Running,
         measure: impl Fn(&Server) -> Outcome<Rate>,
     ) -> [Row; 2] {
-        let mut rows = [
-            Row::new(title, speed, "nginx, the same files"),
-            Row::new(format!("{title}: the server's processor time"), cost, "nginx, the same files"),
-        ];
+        let mut rows = [Row::new(title, speed, FILES), Row::new(format!("{title}: CPU"), cost, FILES)];
         for run in 0..self.options.runs() {
             for (column, server) in self.everyone(running, run) {
-                if let Some(rate) = kept(title, measure(server)) {
+                if let Some(rate) = kept(title, column, measure(server)) {
                     rows[0].add(column, rate.per_second);
                     rows[1].add(column, rate.cpu);
                 }
@@ -143,36 +151,44 @@ impl Bench<'_> {
     }
 
     fn memory(&self, running: &Running) -> Row {
-        let title = format!("memory, the most during {STREAMS} streams of 256 MiB");
-        let mut row = Row::new(&title, Unit::Memory, "nginx, the same files");
+        let title = format!("memory during {STREAMS} streams");
+        let mut row = Row::new(&title, Unit::Memory, FILES);
         for run in 0..self.options.runs() {
             for (column, server) in self.everyone(running, run) {
-                let peak = hot::memory(server, self.content.hot.layers()[1], STREAMS, self.options.window());
-                kept(&title, peak).into_iter().for_each(|peak| row.add(column, peak));
+                let peak = hot::memory(server, self.content.hot.layers()[1], self.fetching(STREAMS));
+                kept(&title, column, peak).into_iter().for_each(|peak| row.add(column, peak));
             }
         }
         row
     }
 
     /// A tag that is here and whose time is over, while upstream is a black hole.
-    pub fn outage(&self) -> Outcome<Vec<Row>> {
-        let patience = self.options.patience();
-        let title = format!("cached tag, upstream accepts and never answers (waited for {} s)", patience.as_secs());
-        let mut row = Row::new(&title, Unit::Seconds, "");
-        let running = self.warm(SHORT)?;
-        // Whoever asks upstream again has to do it now.
-        thread::sleep(SHORT * 2);
-        self.relay.set_black_hole(true);
-        for (column, server) in &running {
-            match kept(&title, hot::tag_in_an_outage(server.address, &self.content.hot, patience)) {
-                Some(Some((seconds, 200))) => row.add(*column, seconds),
-                Some(Some((_, status))) => row.note(*column, format!("status {status}")),
-                Some(None) => row.note(*column, format!("no answer in {} s", patience.as_secs())),
-                None => {}
+    pub fn outage(&self) -> Row {
+        let (title, patience) = ("cached tag, upstream silent", self.options.patience());
+        let mut row = Row::new(title, Unit::Seconds, "");
+        let running = self.warm(SHORT);
+        for run in 0..self.options.runs() {
+            // Whoever asks upstream again has to do it now.
+            self.relay.set_black_hole(false);
+            for (_, server) in &running {
+                let _ = hot::tag(server.address, &self.content.hot, patience);
+            }
+            thread::sleep(SHORT * 2);
+            self.relay.set_black_hole(true);
+            for (column, server) in self.everyone(&running, run) {
+                if column == Column::Reference {
+                    continue;
+                }
+                match kept(title, column, hot::tag(server.address, &self.content.hot, patience)) {
+                    Some(Some((seconds, 200))) => row.add(column, seconds),
+                    Some(Some((_, status))) => row.note(column, format!("status {status}")),
+                    Some(None) => row.note(column, format!("none in {} s", patience.as_secs())),
+                    None => {}
+                }
             }
         }
         self.relay.set_black_hole(false);
-        Ok(vec![row])
+        row
     }
 
     fn cold(&self, mirror: Mirror) -> Outcome<Server> {
@@ -180,13 +196,14 @@ impl Bench<'_> {
     }
 
     /// One of each mirror, holding the hot image.
-    fn warm(&self, tag_ttl: Duration) -> Outcome<Running> {
+    fn warm(&self, tag_ttl: Duration) -> Running {
         let start = |mirror: Mirror| {
             let server = self.rig.mirror(mirror, self.relay.address, tag_ttl)?;
             hot::warm(server.address, self.relay, &self.content.hot)?;
-            Ok((Column::Of(mirror), server))
+            Ok(server)
         };
-        Mirror::ALL.into_iter().map(start).collect()
+        let kept = |mirror| Some((Column::Of(mirror), kept("warm-up", Column::Of(mirror), start(mirror))?));
+        Mirror::ALL.into_iter().filter_map(kept).collect()
     }
 
     /// All mirrors and the measure, beginning with another one in each run.
@@ -206,10 +223,10 @@ fn turn(run: usize) -> [Mirror; 3] {
 }
 
 /// A measurement that failed is said to have, and leaves its place in the table empty; the others go on.
-fn kept<T>(what: &str, outcome: Outcome<T>) -> Option<T> {
+fn kept<T>(what: &str, column: Column, outcome: Outcome<T>) -> Option<T> {
     match &outcome {
-        Ok(_) => progress(what),
-        Err(error) => progress(&format!("{what}: FAILED: {error}")),
+        Ok(_) => progress(&format!("{what}: {column}")),
+        Err(error) => progress(&format!("{what}: {column}: FAILED: {error}")),
     }
     outcome.ok()
 }

@@ -1,7 +1,7 @@
 //! The table: samples go in, medians and ratios come out as Markdown.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use crate::servers::Mirror;
 
@@ -51,6 +51,15 @@ pub enum Column {
     Of(Mirror),
     /// The measure of this row.
     Reference,
+}
+
+impl fmt::Display for Column {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Column::Of(mirror) => fmt::Debug::fmt(mirror, f),
+            Column::Reference => f.write_str("the measure"),
+        }
+    }
 }
 
 /// One row while it is measured.
@@ -111,7 +120,7 @@ impl Row {
 pub fn markdown(rows: &[Row], names: [&str; 3]) -> String {
     let [larder, registry, nginx] = names;
     let mut text =
-        format!("| | {larder} | {registry} | {nginx} | the measure | Larder ÷ measure |\n|---|---|---|---|---|---|\n");
+        format!("| | {larder} | {registry} | {nginx} | measure | Larder ÷ measure |\n|---|---|---|---|---|---|\n");
     text.extend(rows.iter().map(Row::line));
     text
 }
