@@ -69,11 +69,12 @@ impl Image {
 }
 
 /// Makes everything, pushes it to `upstream`, and writes what is served hot below `root`, under the paths of a registry.
-pub fn make(upstream: SocketAddr, root: &Path) -> Outcome<Content> {
+/// What is pulled cold can be made smaller.
+pub fn make(upstream: SocketAddr, root: &Path, divisor: usize) -> Outcome<Content> {
     let maker = Maker { upstream, root };
     Ok(Content {
-        herd: maker.image("herd", &[64 * MIB], false)?,
-        ten: maker.image("ten", &[48, 32, 32, 24, 16, 16, 8, 8, 4, 2].map(|size| size * MIB), false)?,
+        herd: maker.image("herd", &[64 * MIB / divisor], false)?,
+        ten: maker.image("ten", &[48, 32, 32, 24, 16, 16, 8, 8, 4, 2].map(|size| size * MIB / divisor), false)?,
         hot: maker.image("hot", &[MIB, 256 * MIB], true)?,
     })
 }

@@ -36,7 +36,7 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 /// Compares Larder with docker-registry and nginx, and prints a table.
 #[derive(Parser)]
 pub struct Options {
-    /// A smoke run of about a minute, whose figures are worth nothing.
+    /// A smoke run of a minute or two, with a quarter of the sizes: its figures are worth nothing.
     #[arg(long)]
     quick: bool,
     /// How often everything is measured; medians are shown [default: 3, quick 1].
@@ -85,10 +85,11 @@ fn main() -> Outcome<()> {
     let table = compare(&options, home.path())?;
     let machine = machine::describe(home.path());
     home.close()?;
+    let worth = if options.quick { "**a smoke run: these figures are worth nothing**; " } else { "" };
     let clients = if options.copying_clients { "read" } else { "discard unread" };
     writeln!(
         io::stdout(),
-        "{machine}; medians of {} alternating runs; clients of hits {clients} what they get.\n\n{table}\n{}",
+        "{worth}{machine}; medians of {} alternating runs; clients of hits {clients} what they get.\n\n{table}\n{}",
         options.runs(),
         rows::LEGEND
     )?;
@@ -100,7 +101,7 @@ fn compare(options: &Options, home: &Path) -> Outcome<String> {
     let rig = Rig::new(home);
     let upstream = rig.upstream()?;
     let root = home.join("files");
-    let content = content::make(upstream.address, &root)?;
+    let content = content::make(upstream.address, &root, if options.quick { 4 } else { 1 })?;
     let files = rig.files(&root)?;
     let relay = Relay::start(servers::free_address()?, upstream.address, Line { total: 1e9, each: None })?;
     progress("the upstream is there");

@@ -103,10 +103,10 @@ impl Relay {
         self.shared.bytes.load(Ordering::SeqCst)
     }
 
-    /// Waits until nothing comes down the line any more, at most a minute.
+    /// Waits until nothing comes down the line any more, at most a minute, and gives what came in all.
     pub fn settle(&self) -> u64 {
-        let (pause, mut before) = (Duration::from_millis(300), self.bytes());
-        for _ in 0..200 {
+        let (pause, mut before) = (Duration::from_millis(150), self.bytes());
+        for _ in 0..400 {
             thread::sleep(pause);
             let now = self.bytes();
             if now == before {

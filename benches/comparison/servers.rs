@@ -147,7 +147,8 @@ fn nginx(home: &Path, address: SocketAddr, http: &str, server: &str) -> Outcome<
     let (file, here) = (home.join("nginx.conf"), home.display());
     // Its workers must be able to read what root keeps in a temporary directory.
     let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
-    // As Debian sets it up, apart from places; and connections that last, because the others have no limit either.
+    // As Debian sets it up, apart from places. Connections last, because the others have no limit either; `reuseport`
+    // spreads them over the workers, which otherwise may leave all of them to one.
     let config = format!(
         "daemon off; {user} worker_processes auto; worker_rlimit_nofile 8192; pid {here}/pid; error_log {here}/errors;
          events {{ worker_connections 4096; }}
@@ -156,7 +157,7 @@ fn nginx(home: &Path, address: SocketAddr, http: &str, server: &str) -> Outcome<
            client_body_temp_path {here}/body; proxy_temp_path {here}/proxy; fastcgi_temp_path {here}/fastcgi;
            uwsgi_temp_path {here}/uwsgi; scgi_temp_path {here}/scgi;
            {http}
-           server {{ listen {address}; {server} }}
+           server {{ listen {address} reuseport; {server} }}
          }}\n"
     );
     fs::write(&file, config)?;
