@@ -41,3 +41,12 @@ deny:
 # All tests, or those whose name contains an argument
 test *arguments:
     cargo test --locked {{ arguments }}
+
+# Larder beside docker-registry and nginx, as one table: some ten minutes on a quiet machine; --quick is a smoke run
+bench *arguments:
+    benches/install-peers.sh
+    cargo bench --locked --bench comparison -- {{ arguments }}
+
+# How fast the inner loops are, beside the run before; arguments go to criterion
+bench-loops *arguments:
+    cargo bench --locked --bench inner_loops -- {{ arguments }}
