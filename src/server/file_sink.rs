@@ -14,6 +14,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use rustix::fs::sendfile;
+use rustix::io::{Errno, pread, write};
+
+/// Bytes that are read at a time where the file system leaves us no other way.
+const COPIED: usize = 64 << 10;
 
 /// What stand-ins are slices of.
 static STAND_INS: [u8; FileSink::LONGEST] = [0; FileSink::LONGEST];
@@ -85,8 +89,13 @@ impl FileSink {
             line.broken = true;
             return Err(out_of_step());
         };
-        let mut offset = front.region.offset + front.sent as u64;
-        let sent = sendfile(socket, &front.region.file, Some(&mut offset), stand_in.len())?;
+        let offset = front.region.offset + front.sent as u64;
+        let sent = match sendfile(&socket, &front.region.file, Some(&mut { offset }), stand_in.len()) {
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                copy(socket, &front.region.file, offset, stand_in.len())
+            }
+            sent => sent,
+        }?;
         front.sent += sent;
         if sent == 0 {
             line.broken = true;
@@ -142,6 +151,13 @@ impl Drop for StandIn {
 /// Whether these bytes stand for others.
 pub fn is_stand_in(bytes: &[u8]) -> bool {
     !bytes.is_empty() && STAND_INS.as_ptr_range().contains(&bytes.as_ptr())
+}
+
+/// For a file system that cannot send: rare, slow, and right.
+fn copy(socket: impl AsFd, file: impl AsFd, offset: u64, length: usize) -> Result<usize, Errno> {
+    let mut buffer = vec![0; length.min(COPIED)];
+    let read = pread(file, &mut buffer, offset)?;
+    if read == 0 { Ok(0) } else { write(socket, &buffer[..read]) }
 }
 
 fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
@@ -250,6 +266,18 @@ mod tests {
         assert_eq!(sink.send(&stand_in[5..], &ours).unwrap_err().kind(), io::ErrorKind::InvalidData);
         drop(ours);
         assert_eq!(received(theirs), b"short");
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_copied() {
+        // The kernel does not send to a file that is appended to.
+        let target = tempfile::NamedTempFile::new().unwrap();
+        let appended = std::fs::File::options().append(true).open(target.path()).unwrap();
+        let (sink, content) = (FileSink::default(), vec![b'x'; COPIED + 1]);
+        let stand_in = sink.enqueue(Region { file: file(&content), offset: 0, length: COPIED + 1 }).unwrap();
+        assert_eq!(sink.send(&stand_in, &appended).unwrap(), COPIED);
+        assert_eq!(sink.send(&stand_in[COPIED..], &appended).unwrap(), 1);
+        assert_eq!(std::fs::read(target.path()).unwrap(), content);
     }
 
     #[test]
