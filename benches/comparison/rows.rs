@@ -27,7 +27,8 @@ const LONG: Duration = Duration::from_secs(3600);
 
 /// What the rows are about, for whoever reads the table.
 pub const LEGEND: &str = "\
-Upstream is docker-registry behind a relay of fixed speed; all of it runs on one machine and its loopback. \
+Upstream is docker-registry behind a relay of fixed speed; all of it runs on one machine and its loopback, \
+and every server writes a line for each request to a file. \
 **Herd:** 16 clients ask at once for one blob of 64 MiB that no mirror has, over a line of 100 MB/s. \
 **Cold image:** a client fetches ten layers (199 MB) three at a time, as Docker does, and verifies them, over that line; \
 or over one that gives each connection 20 MB/s, and 200 MB/s to all. \

@@ -28,6 +28,7 @@ impl Unit {
     fn write(self, value: f64) -> String {
         match self {
             Unit::Times => format!("{value:.2} ×"),
+            Unit::Seconds if value < 1e-3 => "< 1 ms".to_owned(),
             Unit::Seconds if value < 1.0 => format!("{:.0} ms", value * 1e3),
             Unit::Seconds => format!("{value:.2} s"),
             Unit::Speed => format!("{:.2} GB/s", value / 1e9),
