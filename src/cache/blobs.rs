@@ -62,10 +62,14 @@ impl Blobs {
     pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
         let boarding = match self.find(repository, digest).await? {
             Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
-            Found::Unlinked(blob) => {
-                self.ask_right(repository, digest, Some(blob.size())).await?;
-                return Ok(self.kept(blob, digest, Outcome::Revalidated));
-            }
+            Found::Unlinked(blob) => match self.flights.running(digest, repository) {
+                // Our own fill is just between its commit and its link.
+                Some(seat) => return self.follow(seat, repository, digest, Outcome::Joined).await,
+                None => {
+                    self.ask_right(repository, digest, Some(blob.size())).await?;
+                    return Ok(self.kept(blob, digest, Outcome::Revalidated));
+                }
+            },
             Found::Nothing => self.flights.board(digest, repository)?,
         };
         let boarding = match boarding {

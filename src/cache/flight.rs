@@ -127,6 +127,13 @@ pub enum Boarding {
 }
 
 impl Flights {
+    /// The flight of `digest` through `repository`, if there is one.
+    pub fn running(&self, digest: &Digest, repository: &Repository) -> Option<Seat> {
+        let flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let flight = flights.get(digest).filter(|flight| flight.repository == *repository)?;
+        Some(flight.seat.clone())
+    }
+
     /// Joins the flight of `digest`, or begins it.
     ///
     /// # Errors

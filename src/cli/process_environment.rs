@@ -1,4 +1,4 @@
-//! The `LARDER_*` variables of this process, read once at start. Never changes one.
+//! The variables of this process that concern us, read once at start. Never changes one.
 
 use super::failure::Failure;
 
@@ -16,4 +16,10 @@ pub(super) fn larder_variables() -> Result<Vec<(String, String)>, Failure> {
         Err(_) => Err(Failure::wrong_use(format_args!("{name}: is not UTF-8"))),
     })
     .collect()
+}
+
+/// The variable by which a proxy is set for HTTPS, if one is.
+pub(super) fn proxy_variable() -> Option<&'static str> {
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

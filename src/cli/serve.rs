@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::logging::{self, LogFormat};
-use super::process_environment::larder_variables;
+use super::process_environment::{larder_variables, proxy_variable};
 use crate::app;
 use crate::config::Config;
 
@@ -37,6 +37,9 @@ impl Serve {
         logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
         for setting in config.not_yet_in_effect() {
             tracing::warn!("this version does not act on {setting}");
+        }
+        if let Some(name) = proxy_variable() {
+            tracing::warn!("this version does not act on {name}: upstreams are connected to directly");
         }
         app::run(config).map_err(Failure::failed)
     }

@@ -190,3 +190,12 @@ fn the_map_is_true() {
         assert!(map.contains(&format!("`{room}`")), "ARCHITECTURE.md does not name `{room}`");
     }
 }
+
+#[test]
+fn ci_runs_the_test_command_that_the_readme_gives() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let command = readme.lines().find(|line| line.starts_with("cargo test")).unwrap();
+    let ci = fs::read_to_string(root.join(".ci/run")).unwrap();
+    assert!(ci.lines().any(|line| line == command), "CI does not run {command:?}");
+}

@@ -108,13 +108,16 @@ async fn requests_sent_at_once_are_answered_in_order() {
     let layer = image.layer(0).0;
     let layer_bytes = &image.blobs[image.blob_digests().iter().position(|digest| *digest == layer).unwrap()];
     let (tag, missing) = (format!("/v2/{REPO}/manifests/latest"), blob(&Digest::sha256(b"nowhere")));
+    let outside = larder.get(&blob(&large)).await.body.len();
+    let outside = format!("no byte of that range exists: the blob has {outside}");
+    let outside = format!(r#"{{"errors":[{{"code":"SIZE_INVALID","detail":null,"message":"{outside}"}}]}}"#);
     let mixture = [
         (Call::get(&tag), 200, &image.manifest[..]),
         (Call::get(&blob(&large)), 200, &content[..]),
         (Call::head(&blob(&large)), 200, b""),
         (Call::get(&blob(&layer)), 200, layer_bytes),
         (Call::get(&blob(&large)).header("Range", "bytes=5-600004"), 206, &content[5..600_005]),
-        (Call::get(&blob(&large)).header("Range", "bytes=99999999-"), 416, b""),
+        (Call::get(&blob(&large)).header("Range", "bytes=99999999-"), 416, outside.as_bytes()),
         (Call::get(&blob(&large)).header("If-None-Match", "*"), 304, b""),
         (Call::head(&missing), 404, b""),
         (Call::get(&tag), 200, &image.manifest[..]),

@@ -259,7 +259,8 @@ async fn names_find_their_registry() {
         let answer = larder.get(&format!("/v2/library/alpha/manifests/latest?ns={ns}")).await;
         assert_eq!((answer.status, answer.json()["errors"][0]["code"].as_str()), (404, Some("NAME_UNKNOWN")), "{ns}");
     }
-    assert_eq!(hub.requests().len(), 0);
+    // Layers of the image above may still be on their way.
+    assert_eq!(hub.count(Target::Manifest) + hub.count(Target::Tags), 0);
 }
 
 #[tokio::test]
