@@ -14,6 +14,7 @@ use super::outcome::Outcome;
 use crate::oci::ByteRange;
 use crate::storage::{BlobFile, Extent};
 use crate::task;
+use crate::upstream::{BlobBody, UpstreamError};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
@@ -29,6 +30,8 @@ pub struct Blob {
 
 pub(super) enum Source {
     Kept(BlobFile),
+    // A part that lies far ahead of the fill, straight from upstream: passed on, and not kept.
+    Passing(Box<BlobBody>),
     // Follows the attempt that it has read from; counted as one that waits for as long as it does.
     Growing { seat: Seat, attempt: Option<u32>, _waiting: Held },
 }
@@ -42,6 +45,9 @@ pub enum BrokenStream {
     /// The fill started over: what was sent of the first attempt was wrong, or is no beginning of what comes now.
     #[error("the fill behind this body started over")]
     StartedOver,
+    /// Upstream broke off a part that was passed on.
+    #[error("the upstream behind this body failed: {0}")]
+    Upstream(UpstreamError),
     /// The disk failed.
     #[error("reading the blob: {0}")]
     Disk(#[from] std::io::Error),
@@ -63,6 +69,23 @@ impl Blob {
         }
     }
 
+    /// How much of it can be read now, if it is still on its way.
+    pub(super) fn visible(&self) -> Option<u64> {
+        match &self.source {
+            Source::Growing { seat, .. } => Some(match seat.now() {
+                Progress::Waiting => 0,
+                Progress::Streaming(streaming) => streaming.visible,
+                Progress::Done(..) | Progress::Failed(_) => u64::MAX,
+            }),
+            Source::Kept(_) | Source::Passing(_) => None,
+        }
+    }
+
+    /// Whether its bytes lie in a file.
+    pub fn is_on_disk(&self) -> bool {
+        !matches!(self.source, Source::Passing(_))
+    }
+
     /// Whether it is complete and verified.
     pub fn is_kept(&self) -> bool {
         matches!(self.source, Source::Kept(_))
@@ -74,7 +97,7 @@ impl Blob {
     /// The fill failed.
     pub async fn kept(self) -> Result<(), CacheError> {
         match self.source {
-            Source::Kept(_) => Ok(()),
+            Source::Kept(_) | Source::Passing(_) => Ok(()),
             Source::Growing { mut seat, .. } => match seat.wait_until(|_| false).await {
                 Progress::Done(..) => Ok(()),
                 Progress::Failed(error) => Err(error),
@@ -91,6 +114,9 @@ impl BlobReader {
     /// # Errors
     /// There will be no more, although there should.
     pub async fn next(&mut self) -> Result<Option<Bytes>, BrokenStream> {
+        if let Source::Passing(body) = &mut self.source {
+            return body.next().await.map_err(BrokenStream::Upstream);
+        }
         let Some(extent) = self.next_place(CHUNK).await? else { return Ok(None) };
         Ok(Some(task::blocking(move || extent.read()).await?))
     }
@@ -117,6 +143,8 @@ impl BlobReader {
         }
         let kept = match &mut self.source {
             Source::Kept(blob) => blob.clone(),
+            // Nobody asks for places in a file where there is none.
+            Source::Passing(_) => return Err(BrokenStream::Fill(CacheError::Abandoned)),
             Source::Growing { seat, attempt, .. } => match seat.wait_until(|streaming| streaming.visible > at).await {
                 Progress::Streaming(streaming) => {
                     follow(attempt, streaming.attempt)?;

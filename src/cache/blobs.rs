@@ -17,10 +17,13 @@ use super::metrics::{Held, Metrics};
 use super::origin::Origins;
 use super::outcome::Outcome;
 use super::single_flight::SingleFlight;
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, RangeHeader, Repository};
 use crate::storage::{BlobFile, Link, Store};
 use crate::task;
 use crate::upstream::{Span, Upstream, UpstreamError};
+
+/// How far ahead of the watermark a range may begin and still wait for it: about what several connections have in flight.
+const NEAR: u64 = 32 << 20;
 
 /// The blobs of all cached repositories. Clones share them.
 #[derive(Clone)]
@@ -110,6 +113,34 @@ impl Blobs {
                 let size = size.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
                 Ok((size.or_else(|| self.manifests.announced(repository, digest)), Outcome::Bypass))
             }
+        }
+    }
+
+    /// A part of a blob, complete or while it is fetched. One that lies far ahead of the fill comes straight from upstream:
+    /// whoever pulls lazily must not wait for the gigabytes before it. The whole goes on being fetched meanwhile.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`].
+    pub async fn part(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        wanted: RangeHeader,
+    ) -> Result<Blob, CacheError> {
+        let blob = self.get(repository, digest).await?;
+        let (Some(size), Some(visible)) = (blob.size, blob.visible()) else { return Ok(blob) };
+        let Some(range) = wanted.of(size).filter(|range| range.start > visible.saturating_add(NEAR)) else {
+            return Ok(blob);
+        };
+        let upstream = self.origins.of(repository)?;
+        let span = Span { start: range.start, end: Some(range.end) };
+        match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span)).await {
+            Ok(Ok(body)) if body.is_part => {
+                let source = Source::Passing(Box::new(body));
+                Ok(Blob { size: Some(size), outcome: Outcome::Bypass, source })
+            }
+            // Without ranges, without a free connection or without luck, the fill gets there, too.
+            _ => Ok(blob),
         }
     }
 

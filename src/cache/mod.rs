@@ -41,7 +41,7 @@ use self::prefetch::Prefetch;
 use self::referrers::Referrers;
 use self::tags::Tags;
 use crate::clock::Clock;
-use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::oci::{Digest, RangeHeader, Reference, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
 use crate::upstream::Upstream;
@@ -149,12 +149,20 @@ impl Cache {
         Ok(answer)
     }
 
-    /// A blob, complete or while it is fetched.
+    /// A blob, complete or while it is fetched, of which a part may be all that is wanted.
     ///
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
-    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        self.blobs.get(repository, digest).await
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        part: Option<RangeHeader>,
+    ) -> Result<Blob, CacheError> {
+        match part {
+            Some(wanted) => self.blobs.part(repository, digest, wanted).await,
+            None => self.blobs.get(repository, digest).await,
+        }
     }
 
     /// How long a blob is, without fetching it.

@@ -33,7 +33,8 @@ pub async fn get<B>(
         let response = if has { not_modified(builder)? } else { finish(sized(builder, size), body::empty())? };
         return Ok(Answer { response, outcome: Some(outcome), subject });
     }
-    let mut blob = cache.blob(repository, digest).await.map_err(failed)?;
+    let wanted = headers::range(request.headers(), digest);
+    let mut blob = cache.blob(repository, digest, wanted).await.map_err(failed)?;
     let outcome = Some(blob.outcome);
     if has {
         return Ok(Answer { response: not_modified(described(digest, Lifetime::Immutable))?, outcome, subject });
@@ -41,10 +42,10 @@ pub async fn get<B>(
     if blob.size.is_none() && request.version() < Version::HTTP_11 {
         // There an end is an end, a cut one, too: it gets the blob when it is whole.
         blob.kept().await.map_err(failed)?;
-        blob = cache.blob(repository, digest).await.map_err(failed)?;
+        blob = cache.blob(repository, digest, wanted).await.map_err(failed)?;
     }
     // Of a blob whose length is not known yet no part can be named: the whole is a right answer to any range.
-    let response = match headers::range(request.headers(), digest).zip(blob.size) {
+    let response = match wanted.zip(blob.size) {
         None => whole(digest, blob, files)?,
         Some((range, size)) => {
             let range = range.of(size).ok_or_else(|| ApiError::unsatisfiable(size))?;
@@ -78,6 +79,7 @@ fn part(
     size: u64,
 ) -> Result<Response<body::Body>, ApiError> {
     // A part of what is still on its way is not verified yet: nobody may keep it for that.
+    let files = files.filter(|_| blob.is_on_disk());
     let lifetime = if blob.is_kept() { Lifetime::Immutable } else { Lifetime::Changing };
     let builder = described(digest, lifetime)
         .status(StatusCode::PARTIAL_CONTENT)

@@ -163,3 +163,31 @@ async fn one_connection_is_enough_for_a_fill_that_breaks() {
     let answer = larder.get(&blob(&digest)).await;
     assert!(answer.complete && answer.body == content);
 }
+
+#[tokio::test]
+async fn a_range_far_ahead_of_the_fill_comes_straight_from_upstream_while_the_whole_is_fetched() {
+    let hub = Hub::plain().await;
+    let image = Image::oci(9, &[60_000_000]);
+    hub.push(REPO, "latest", &image);
+    let (digest, content) = image.layer(0);
+    let larder = Larder::configured(&hub, "", "parallel = 1").await;
+    larder.head(&format!("/v2/{REPO}/manifests/latest")).await;
+    let stall = hub.fault(Target::Cdn, Fault::Stall(1_000_000).times(1));
+    let ranged = |range: &str| Call::get(&blob(&digest)).header("Range", range);
+    // Near the watermark it waits for the fill; far ahead it does not.
+    let near = ranged("bytes=100-199").send(larder.mirror()).await;
+    assert_eq!((near.status, near.header("x-larder-cache"), &near.body[..]), (206, Some("miss"), &content[100..200]));
+    for start in [40_000_000, 59_999_000] {
+        let far = ranged(&format!("bytes={start}-{}", start + 999)).send(larder.mirror()).await;
+        assert_eq!((far.status, far.header("x-larder-cache")), (206, Some("bypass")));
+        assert_eq!(far.header("content-range"), Some(format!("bytes {start}-{}/60000000", start + 999).as_str()));
+        assert_eq!(far.body, content[start..start + 1000]);
+        assert_eq!(far.header("cache-control"), Some("no-cache"), "it is not verified");
+    }
+    stall.release();
+    larder.until_idle().await;
+    let whole = larder.get(&blob(&digest)).await;
+    assert_eq!((whole.header("x-larder-cache"), whole.body == content), (Some("hit"), true));
+    let sent: u64 = downloads(&hub).iter().map(|seen| seen.sent).sum();
+    assert_eq!(sent, 60_000_000 + 2 * 1000, "never a second full download");
+}
