@@ -78,6 +78,7 @@ impl Blobs {
         let boarding = match boarding {
             Boarding::Elsewhere(seat) => {
                 self.ask_right(repository, digest, None).await?;
+                self.link_when_here(seat.clone(), repository, digest);
                 match self.follow(seat, repository, digest, Outcome::Joined).await {
                     Ok(blob) => return Ok(blob),
                     // The other repository's trouble need not be ours.
@@ -181,6 +182,18 @@ impl Blobs {
             }
         };
         self.rights.join((repository.clone(), *digest), work).await.0
+    }
+
+    /// A fill links the repository that began it. Others who may have the blob, too, must find it when upstream is gone.
+    fn link_when_here(&self, mut seat: Seat, repository: &Repository, digest: &Digest) {
+        let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
+        task::spawn("link", async move {
+            let Progress::Done(blob, _) = seat.wait_until(|_| false).await else { return };
+            let link = Link::Blob { size: blob.size() };
+            if let Err(error) = task::blocking(move || store.add_link(&repository, &digest, link)).await {
+                tracing::error!(%digest, %error, "a blob is kept without a link");
+            }
+        });
     }
 
     fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot) -> Result<(), CacheError> {

