@@ -181,7 +181,8 @@ impl Blobs {
                 Ok(())
             }
         };
-        self.rights.join((repository.clone(), *digest), work).await.0
+        let answer = self.rights.join((repository.clone(), *digest), work);
+        timeout(self.first_byte_timeout, answer).await.map_or(Err(CacheError::Late), |(answer, _role)| answer)
     }
 
     /// A fill links the repository that began it. Others who may have the blob, too, must find it when upstream is gone.
