@@ -1,16 +1,20 @@
 //! What time it is: the only place that asks the system, so that a test can move time by hand.
 //!
 //! Never decides anything. Lifetimes are measured on [`Clock::tick`], which no wall-clock jump can shorten or stretch;
-//! [`Clock::wall`] is for what is written down and shown.
+//! [`Clock::wall`] is for what is written down and shown. Who sleeps by this clock wakes when it is moved.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
 
 /// The time. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Clock {
     ahead_ms: Arc<AtomicU64>,
+    moved: Arc<Notify>,
 }
 
 impl Clock {
@@ -39,6 +43,25 @@ impl Clock {
     /// Moves this clock and its clones forward.
     pub fn advance(&self, by: Duration) {
         self.ahead_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+        self.moved.notify_waiters();
+    }
+
+    /// Returns when so much time has passed on this clock.
+    pub async fn sleep(&self, how_long: Duration) {
+        let until = self.tick() + how_long;
+        loop {
+            let mut moved = pin!(self.moved.notified());
+            // Before the look at the time, so that no move is missed between the look and the wait.
+            moved.as_mut().enable();
+            let left = until.saturating_duration_since(self.tick());
+            if left.is_zero() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(left) => {}
+                () = moved => {}
+            }
+        }
     }
 
     fn ahead(&self) -> Duration {
@@ -56,5 +79,16 @@ mod tests {
         let (clone, before) = (clock.clone(), clock.tick());
         clock.advance(Duration::from_secs(3600));
         assert!(clone.tick() - before >= Duration::from_secs(3600));
+    }
+
+    #[tokio::test]
+    async fn a_sleeper_wakes_when_the_clock_is_moved() {
+        let clock = Clock::system();
+        let mut sleep = Box::pin(clock.sleep(Duration::from_secs(3600)));
+        assert!(futures_util::poll!(sleep.as_mut()).is_pending());
+        clock.advance(Duration::from_secs(1800));
+        assert!(futures_util::poll!(sleep.as_mut()).is_pending());
+        clock.advance(Duration::from_secs(1800));
+        sleep.await;
     }
 }

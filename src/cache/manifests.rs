@@ -15,6 +15,7 @@ use super::single_flight::{Role, SingleFlight};
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
 use crate::storage::{Link, StorageError, Store};
 use crate::task;
+use crate::upstream::Reach;
 
 /// Bytes of manifests held in memory.
 const HOT_BYTES: u64 = 64 << 20;
@@ -95,7 +96,7 @@ impl Manifests {
             async move {
                 match unlinked {
                     Some(manifest) => inner.authorise(key, manifest).await,
-                    None => inner.fetch(key.0, &Reference::Digest(key.1)).await,
+                    None => inner.fetch(key.0, &Reference::Digest(key.1), Reach::Fallbacks).await,
                 }
             }
         };
@@ -113,7 +114,8 @@ impl Manifests {
     ) -> Result<Digest, CacheError> {
         let upstream = self.inner.origins.of(repository)?;
         let reference = Reference::Tag(tag.clone());
-        match upstream.head_manifest(&repository.name, &reference).await {
+        let reach = if at_hand.is_some() { Reach::Registry } else { Reach::Fallbacks };
+        match upstream.head_manifest(&repository.name, &reference, reach).await {
             Ok(head) => match head.digest {
                 Some(digest) if Some(digest) == at_hand => return Ok(digest),
                 Some(digest) => return self.get(repository, &digest).await.map(|(manifest, _)| manifest.digest),
@@ -124,7 +126,7 @@ impl Manifests {
             Err(error) if at_hand.is_none() && error.is_doubtful() => {}
             Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
         }
-        let fetched = self.inner.fetch(repository.clone(), &reference).await;
+        let fetched = self.inner.fetch(repository.clone(), &reference, reach).await;
         fetched.map(|manifest| manifest.digest)
     }
 
@@ -161,16 +163,22 @@ impl Inner {
 
     async fn authorise(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
         let upstream = self.origins.of(&key.0)?;
-        match upstream.head_manifest(&key.0.name, &Reference::Digest(key.1)).await {
+        let reference = Reference::Digest(key.1);
+        match upstream.head_manifest(&key.0.name, &reference, Reach::Fallbacks).await {
             Ok(_head) => self.keep(key, manifest).await,
-            Err(error) if error.is_doubtful() => self.fetch(key.0, &Reference::Digest(key.1)).await,
+            Err(error) if error.is_doubtful() => self.fetch(key.0, &reference, Reach::Fallbacks).await,
             Err(error) => Err(CacheError::from_upstream(&key.0.registry, error)),
         }
     }
 
-    async fn fetch(&self, repository: Repository, reference: &Reference) -> Result<StoredManifest, CacheError> {
+    async fn fetch(
+        &self,
+        repository: Repository,
+        reference: &Reference,
+        reach: Reach,
+    ) -> Result<StoredManifest, CacheError> {
         let upstream = self.origins.of(&repository)?;
-        let fetched = upstream.manifest(&repository.name, reference).await;
+        let fetched = upstream.manifest(&repository.name, reference, reach).await;
         let bytes = fetched.map_err(|error| CacheError::from_upstream(&repository.registry, error))?.bytes;
         let digest = match reference {
             Reference::Tag(_) => Digest::sha256(&bytes),

@@ -25,10 +25,12 @@ mod transport;
 mod trust;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 pub use blob::{BlobBody, Span};
 pub use error::{Part, Phase, UpstreamError};
@@ -61,15 +63,22 @@ struct Inner {
     asker: Asker,
 }
 
+/// How far a question may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the registry itself: what a fallback says a tag means may be older than the copy at hand.
+    Registry,
+    /// To the registry, and to its fallbacks in order when it is down, limits us or lacks what is asked for.
+    Fallbacks,
+}
+
 /// What an upstream says a manifest is, without sending it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestHead {
     /// A hint: only bytes have a digest.
     pub digest: Option<Digest>,
-    /// Its length.
-    pub size: Option<u64>,
-    /// Its media type, as it was written.
-    pub content_type: Option<String>,
+    /// Whether a fallback says so.
+    pub is_fallback: bool,
 }
 
 /// A manifest as it came, to be verified.
@@ -77,10 +86,8 @@ pub struct ManifestHead {
 pub struct FetchedManifest {
     /// The bytes.
     pub bytes: Bytes,
-    /// What the upstream says they hash to.
-    pub digest: Option<Digest>,
-    /// Their media type, as it was written.
-    pub content_type: Option<String>,
+    /// Whether a fallback has sent it.
+    pub is_fallback: bool,
 }
 
 /// Some of a repository's tags.
@@ -135,6 +142,42 @@ impl Upstream {
         self.0.line.is_crowded()
     }
 
+    /// Whether content that is not here cannot be had now, from the registry or from any fallback: a part of each that
+    /// is needed for it is out of order, and nobody need wait to find that out.
+    pub fn is_down(&self) -> bool {
+        false
+    }
+
+    /// Notes that someone with a copy at hand has waited for the registry for `patience` and does not wait any longer. A
+    /// part that has left a question without an answer for so long counts as out of order until it answers one.
+    pub fn lost_patience(&self, _patience: Duration) {}
+
+    /// Whether what no client waits for may be asked: the rate limit has more left than is reserved for those who wait.
+    pub fn has_budget_to_spare(&self) -> bool {
+        true
+    }
+
+    /// Whether it is asked as someone, and not as anyone: then it may give what is not for everybody.
+    pub fn has_account(&self) -> bool {
+        false
+    }
+
+    /// Whether anyone may pull from `repo`, asked without our account.
+    ///
+    /// # Errors
+    /// See [`UpstreamError`]: it could not be asked.
+    pub async fn is_public(&self, _repo: &RepoName) -> Result<bool, UpstreamError> {
+        Ok(true)
+    }
+
+    /// Counts an answer that was served stale because this upstream is out of order, for the line that ends the outage.
+    pub fn served_stale(&self) {}
+
+    /// Changes whenever an outage ends.
+    pub fn recoveries(&self) -> watch::Receiver<u64> {
+        watch::channel(0).1
+    }
+
     /// What it last told about its rate limit; an upstream without one never does.
     pub fn rate_limit(&self) -> Option<RateLimit> {
         self.0.line.rate_limit()
@@ -144,26 +187,28 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn head_manifest(&self, repo: &RepoName, reference: &Reference) -> Result<ManifestHead, UpstreamError> {
+    pub async fn head_manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        _reach: Reach,
+    ) -> Result<ManifestHead, UpstreamError> {
         let answer = self.ask(Kind::ManifestHead, repo, format!("manifests/{reference}")).await?;
-        Ok(ManifestHead {
-            digest: headers::digest(&answer.headers),
-            size: headers::content_length(&answer.headers),
-            content_type: headers::content_type(&answer.headers).map(str::to_owned),
-        })
+        Ok(ManifestHead { digest: headers::digest(&answer.headers), is_fallback: false })
     }
 
     /// A manifest. Counts as a pull on Docker Hub.
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn manifest(&self, repo: &RepoName, reference: &Reference) -> Result<FetchedManifest, UpstreamError> {
+    pub async fn manifest(
+        &self,
+        repo: &RepoName,
+        reference: &Reference,
+        _reach: Reach,
+    ) -> Result<FetchedManifest, UpstreamError> {
         let mut answer = self.ask(Kind::Manifest, repo, format!("manifests/{reference}")).await?;
-        Ok(FetchedManifest {
-            bytes: answer.whole(MAX_MANIFEST).await?,
-            digest: headers::digest(&answer.headers),
-            content_type: headers::content_type(&answer.headers).map(str::to_owned),
-        })
+        Ok(FetchedManifest { bytes: answer.whole(MAX_MANIFEST).await?, is_fallback: false })
     }
 
     /// Whether those who may read `repo` may read this blob, and how long it is, if that can be learned.

