@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::http;
 use super::process::{Process, command};
 use super::registry::Registry;
-use super::scratch::{Scratch, private_address};
+use super::scratch::{Scratch, private_address, wait_until};
 
 /// A running mirror of one upstream.
 pub(super) struct Larder {
@@ -19,18 +20,22 @@ pub(super) struct Larder {
 
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
-        let home = Scratch::new("mirror");
-        let (mirror, admin) = (private_address(), private_address());
         // A tag may be served without asking for a second only: so a test that outlives it sees answers that were
         // confirmed by the upstream, and, when that is gone, answers that could not be.
+        Self::mirroring_at(&upstream.url(), "tag_ttl = \"1s\"")
+    }
+
+    /// The same, with the address of the upstream or of what stands in front of it, and the lines of `[cache]`.
+    pub(super) fn mirroring_at(upstream: &str, cache: &str) -> Self {
+        let home = Scratch::new("mirror");
+        let (mirror, admin) = (private_address(), private_address());
         let config = format!(
             "data_dir = {:?}\n\
              [mirror]\nlisten = \"{mirror}\"\n\
              [admin]\nlisten = \"{admin}\"\n\
-             [cache]\ntag_ttl = \"1s\"\n\
-             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
-            home.join("data"),
-            upstream.url()
+             [cache]\n{cache}\n\
+             [[upstream]]\nname = \"docker.io\"\nurl = \"{upstream}\"\n",
+            home.join("data")
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
@@ -54,13 +59,21 @@ impl Larder {
 
     /// How many requests were answered with this outcome; any outcome if it is empty.
     pub(super) fn requests(&self, outcome: &str) -> u64 {
+        self.metric("larder_requests_total{", &format!("outcome=\"{outcome}"))
+    }
+
+    /// Waits until so many blobs are being fetched.
+    pub(super) fn until_fills(&self, n: u64) {
+        wait_until("fills begin", Duration::from_secs(30), || self.metric("larder_fills_in_flight", "") >= n);
+    }
+
+    /// The sum of the series that begin with `name` and contain `label`.
+    fn metric(&self, name: &str, label: &str) -> u64 {
         let page = http::get(self.admin, "/metrics").unwrap();
         assert_eq!(page.status, 200);
-        let label = format!("outcome=\"{outcome}");
         let text = String::from_utf8_lossy(&page.body).into_owned();
-        let lines = text.lines().filter(|line| line.starts_with("larder_requests_total{"));
-        let counts = lines.filter(|line| line.contains(&label)).filter_map(|line| line.rsplit(' ').next());
-        counts.map(|count| count.parse::<u64>().unwrap()).sum()
+        let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
+        lines.filter_map(|line| line.rsplit(' ').next()).map(|count| count.parse::<u64>().unwrap()).sum()
     }
 }
 

@@ -10,9 +10,11 @@ mod http;
 mod images;
 mod larder;
 mod layers;
+mod outage;
 mod podman;
 mod process;
 mod registry;
+mod relay;
 mod scratch;
 mod skopeo;
 
