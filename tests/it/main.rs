@@ -16,4 +16,5 @@ mod outage;
 mod process;
 mod pull;
 mod resume;
+mod several_upstreams;
 mod support;

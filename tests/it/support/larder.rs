@@ -30,15 +30,22 @@ impl Larder {
 
     /// The same, with more lines for `[cache]` and for its `[[upstream]]`.
     pub async fn configured(hub: &Hub, cache: &str, upstream: &str) -> Larder {
+        Larder::mirroring_all(&[("docker.io", hub, upstream)], cache).await
+    }
+
+    /// A mirror of several hubs: what clients call each, and more lines for its `[[upstream]]`. The first is the default.
+    pub async fn mirroring_all(hubs: &[(&str, &Hub, &str)], cache: &str) -> Larder {
         let home = tempfile::tempdir().unwrap();
         let mut config = format!(
-            "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[cache]\n{cache}\n\
-             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n{upstream}\n",
+            "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[cache]\n{cache}\n",
             home.path().join("data"),
-            hub.registry_url(),
         );
-        if hub.is_tls() {
-            writeln!(config, "ca = {:?}", hub.ca_file()).unwrap();
+        for (n, (name, hub, lines)) in hubs.iter().enumerate() {
+            let url = hub.registry_url();
+            writeln!(config, "[[upstream]]\nname = {name:?}\nurl = {url:?}\ndefault = {}\n{lines}", n == 0).unwrap();
+            if hub.is_tls() {
+                writeln!(config, "ca = {:?}", hub.ca_file()).unwrap();
+            }
         }
         let mut larder = Larder { clock: Clock::system(), home, config, server: None };
         larder.start().await;
