@@ -6,15 +6,17 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use globset::GlobSet;
 use prometheus::Registry;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use crate::admin::Admin;
-use crate::cache::{self, Cache, Lifetimes};
+use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::http::Mirror;
@@ -54,7 +56,7 @@ pub enum Error {
         /// What clients call it.
         name: String,
     },
-    /// An upstream's `allow` and `deny`.
+    /// An upstream's `allow`, `deny` and `private`.
     #[error("upstream {name}: its patterns are too large together: {source}")]
     Patterns {
         /// What clients call it.
@@ -103,10 +105,11 @@ impl Server {
         let mirror =
             Listener::bind(listener("mirror", &config.mirror.listen, config.mirror.tls.as_ref()), &listeners).await?;
         let admin = Listener::bind(listener("admin", &config.admin.listen, None), &listeners).await?;
-        let upstreams = upstreams(config, &clock, &registry)?;
+        let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let cache = Cache::new(store.clone(), upstreams, cache_settings(config), clock.clone(), &registry);
+        let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
+        let cache = Arc::new(cache);
         let door = Mirror::new(cache, routes(config)?, clock, &registry);
         let pages = Admin::new(registry, drain.clone(), store.clone());
         let addresses = (mirror.local_addr(), admin.local_addr());
@@ -238,25 +241,31 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             max_connections: upstream.max_connections.get() as usize,
             parallel: upstream.parallel.get() as usize,
         };
-        if settings.account.is_some() {
-            tracing::warn!(
-                upstream = name,
-                "every client of this mirror can pull what this account can read: use one that sees public images only"
-            );
-        }
         Upstream::new(settings, clock.clone(), metrics.clone())
             .map_err(|source| Error::Upstream { name, source: Box::new(source) })
     };
     config.upstreams.iter().map(make).collect()
 }
 
+fn origins(config: &Config, upstreams: Vec<Upstream>) -> Result<Vec<Origin>, Error> {
+    let origin = |(configured, upstream): (&config::Upstream, Upstream)| {
+        let on_deleted = match configured.on_deleted {
+            config::OnDeleted::Keep => OnDeleted::Keep,
+            config::OnDeleted::Drop => OnDeleted::Drop,
+        };
+        Ok(Origin::new(upstream, on_deleted, globs(configured, &configured.private)?))
+    };
+    config.upstreams.iter().zip(upstreams).map(origin).collect()
+}
+
+fn globs(upstream: &config::Upstream, patterns: &[Pattern]) -> Result<GlobSet, Error> {
+    Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
+}
+
 fn routes(config: &Config) -> Result<Routes, Error> {
     let mirrored = |upstream: &config::Upstream| {
-        let globs = |patterns| {
-            Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
-        };
         let registry = upstream.name.registry().clone();
-        Ok(Mirrored { registry, allow: globs(&upstream.allow)?, deny: globs(&upstream.deny)? })
+        Ok(Mirrored { registry, allow: globs(upstream, &upstream.allow)?, deny: globs(upstream, &upstream.deny)? })
     };
     let default = config.upstreams.iter().position(|upstream| upstream.default);
     let mirrored: Result<Vec<Mirrored>, Error> = config.upstreams.iter().map(mirrored).collect();

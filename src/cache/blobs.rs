@@ -98,6 +98,17 @@ impl Blobs {
         }
     }
 
+    /// Whether a blob can be had although upstream cannot: it is here, or so many of its bytes have come that its fill is
+    /// under way. One that waits for its first byte waits in vain.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn is_here_or_coming(&self, repository: &Repository, digest: &Digest) -> Result<bool, CacheError> {
+        let seat = self.flights.running(digest, repository);
+        let is_coming = seat.is_some_and(|seat| matches!(seat.now(), Progress::Streaming(_)));
+        Ok(is_coming || matches!(self.find(repository, digest).await?, Found::Readable(_)))
+    }
+
     /// How long a blob is, without fetching it.
     ///
     /// # Errors

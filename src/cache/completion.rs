@@ -10,7 +10,9 @@ use tokio::sync::Semaphore;
 
 use super::blobs::Blobs;
 use super::error::CacheError;
+use super::ledger::OnBehalfOf;
 use super::manifests::{Manifests, StoredManifest};
+use super::origin::{Origin, Origins};
 use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, Repository};
 use crate::task;
@@ -29,6 +31,7 @@ enum Attempt {
 /// Completes indexes. Clones share it.
 #[derive(Clone)]
 pub struct Completion {
+    origins: Origins,
     manifests: Manifests,
     blobs: Blobs,
     clock: Clock,
@@ -39,15 +42,22 @@ pub struct Completion {
 
 impl Completion {
     /// An index that could not be completed is tried again after `retry_after`, when someone asks for it.
-    pub fn new(manifests: Manifests, blobs: Blobs, clock: Clock, retry_after: Duration) -> Completion {
+    pub fn new(
+        origins: Origins,
+        manifests: Manifests,
+        blobs: Blobs,
+        clock: Clock,
+        retry_after: Duration,
+    ) -> Completion {
         let (attempts, places) = (moka::sync::Cache::new(MAX_REMEMBERED), Arc::new(Semaphore::new(AT_ONCE)));
-        Completion { manifests, blobs, clock, retry_after, attempts, places }
+        Completion { origins, manifests, blobs, clock, retry_after, attempts, places }
     }
 
     /// Notes that a client was given `manifest`; if it is an index that may lack something, that is fetched.
     pub fn served(&self, repository: &Repository, manifest: &StoredManifest) {
         let key = (repository.clone(), manifest.digest);
-        if !manifest.media_type.is_index() || !self.is_due(&key) {
+        let may_ask = self.origins.origin(repository).is_ok_and(Origin::has_time_for_us);
+        if !manifest.media_type.is_index() || !self.is_due(&key) || !may_ask {
             return;
         }
         self.attempts.insert(key.clone(), Attempt::Since(self.clock.tick()));
@@ -85,7 +95,7 @@ impl Completion {
     }
 
     async fn fetch(&self, repository: &Repository, attestation: &Digest) -> Result<(), CacheError> {
-        let (manifest, _) = self.manifests.get(repository, attestation).await?;
+        let (manifest, _) = self.manifests.get(repository, attestation, OnBehalfOf::Completion).await?;
         let Ok(manifest) = Manifest::parse(&manifest.bytes) else { return Ok(()) };
         for blob in manifest.blobs().filter(|blob| !blob.is_non_distributable()) {
             self.blobs.get(repository, &blob.digest).await?.kept().await?;

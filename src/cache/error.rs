@@ -1,12 +1,48 @@
 //! Why the cache has no answer. The door turns each of these into a status; nothing here knows one.
 
+use std::fmt;
 use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::oci::{Digest, ManifestError, Registry};
+use crate::oci::{Digest, ManifestError, Registry, RepoName, Repository};
 use crate::storage::StorageError;
 use crate::upstream::{Part, UpstreamError};
+
+/// A part of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// A manifest: its own, or all of an index's.
+    Manifest,
+    /// The config.
+    Config,
+    /// A layer.
+    Layer,
+}
+
+impl Missing {
+    /// Every one.
+    pub const ALL: [Missing; 3] = [Missing::Manifest, Missing::Config, Missing::Layer];
+
+    /// The word in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Missing::Manifest => "manifest",
+            Missing::Config => "config",
+            Missing::Layer => "layer",
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Missing::Manifest => "a manifest",
+            Missing::Config => "the config",
+            Missing::Layer => "a layer",
+        })
+    }
+}
 
 /// Why there is no answer. Cheap to clone: everyone who waited for the same work gets the same one.
 #[derive(Clone, Debug, Error)]
@@ -18,11 +54,38 @@ pub enum CacheError {
         registry: Registry,
     },
     /// It is not here, and upstream cannot give it now.
-    #[error("not cached here, and {registry} cannot give it now: {reason}")]
+    #[error("{registry}: {reason}")]
     Unavailable {
         /// Who was asked.
         registry: Registry,
         /// What came instead.
+        reason: Arc<UpstreamError>,
+    },
+    /// Upstream is out of order, and something that the image needs is not here: whoever began to pull it could not end.
+    #[error("{registry} is out of order, and of this image {missing} is not cached here")]
+    Incomplete {
+        /// Who has the rest.
+        registry: Registry,
+        /// What is missing.
+        missing: Missing,
+    },
+    /// It is not for everyone, as far as its registry tells those who ask without an account.
+    #[error(
+        "{repository} cannot be pulled by everyone, and this mirror asks nobody who they are: its operator can list it \
+         under `private` of the upstream"
+    )]
+    Private {
+        /// What was asked for.
+        repository: Repository,
+    },
+    /// Whether it is for everyone could not be learnt, so it is kept back.
+    #[error("{registry}: {reason}; whether {name} is for everyone is not known here, so it is not served")]
+    Undecided {
+        /// Who was asked.
+        registry: Registry,
+        /// What was asked for.
+        name: RepoName,
+        /// Why there was no answer.
         reason: Arc<UpstreamError>,
     },
     /// Upstream sent something, but not what was asked for. Nothing of it was kept.
@@ -48,7 +111,7 @@ pub enum CacheError {
     #[error("{0} is not mirrored here")]
     NotMirrored(Registry),
     /// Upstream takes longer over it than a client should wait. The work goes on.
-    #[error("not cached here, and upstream takes too long to answer: it is still being asked, try again")]
+    #[error("upstream takes too long to answer: it is still being asked, try again")]
     Late,
     /// Too much is being fetched already.
     #[error("too many blobs are being fetched: try again in a moment")]
@@ -88,5 +151,19 @@ impl CacheError {
     /// Whether upstream, being well, says no: what is worth remembering for a while.
     pub fn is_absence(&self) -> bool {
         matches!(self, CacheError::Absent { .. })
+    }
+
+    /// Whether upstream, or the way to it, is not in working order.
+    pub fn is_outage(&self) -> bool {
+        match self {
+            CacheError::Unavailable { reason, .. } => reason.is_outage(),
+            CacheError::Late => true,
+            _ => false,
+        }
+    }
+
+    /// Whether upstream limits how often we may ask.
+    pub fn is_limit(&self) -> bool {
+        matches!(self, CacheError::Unavailable { reason, .. } if matches!(**reason, UpstreamError::RateLimited { .. }))
     }
 }

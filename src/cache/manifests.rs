@@ -8,14 +8,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::CacheError;
+use super::ledger::{Ledger, OnBehalfOf};
 use super::metrics::Metrics;
 use super::origin::Origins;
 use super::outcome::Outcome;
 use super::single_flight::{Role, SingleFlight};
+use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
 use crate::storage::{Link, StorageError, Store};
 use crate::task;
-use crate::upstream::Reach;
+use crate::upstream::{FetchedManifest, ManifestHead, Reach};
 
 /// Bytes of manifests held in memory.
 const HOT_BYTES: u64 = 64 << 20;
@@ -35,6 +37,15 @@ pub struct StoredManifest {
     pub bytes: Bytes,
 }
 
+/// What a tag means, as upstream says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The manifest.
+    pub digest: Digest,
+    /// Whether a fallback says so.
+    pub is_fallback: bool,
+}
+
 /// The manifests of all cached repositories. Clones share them.
 #[derive(Clone)]
 pub struct Manifests {
@@ -45,6 +56,8 @@ struct Inner {
     store: Store,
     origins: Origins,
     metrics: Metrics,
+    clock: Clock,
+    ledger: Ledger,
     hot: moka::sync::Cache<Key, StoredManifest>,
     announced: moka::sync::Cache<Key, u64>,
     fetches: SingleFlight<Key, StoredManifest>,
@@ -59,18 +72,23 @@ enum Found {
 
 impl Manifests {
     /// Manifests over `store`, fetched from `origins`.
-    pub fn new(store: Store, origins: Origins, metrics: Metrics) -> Manifests {
+    pub fn new(store: Store, origins: Origins, metrics: Metrics, clock: Clock, ledger: Ledger) -> Manifests {
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES)
             .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
             .build();
         let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
         let fetches = SingleFlight::new("manifest");
-        Manifests { inner: Arc::new(Inner { store, origins, metrics, hot, announced, fetches }) }
+        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, hot, announced, fetches }) }
     }
 
     /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.
-    pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<(StoredManifest, Outcome), CacheError> {
+    pub async fn get(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<(StoredManifest, Outcome), CacheError> {
         let key = (repository.clone(), *digest);
         if let Some(manifest) = self.inner.hot.get(&key) {
             self.inner.store.used(digest);
@@ -95,8 +113,12 @@ impl Manifests {
             let (inner, key, unlinked) = (self.inner.clone(), key.clone(), unlinked.clone());
             async move {
                 match unlinked {
-                    Some(manifest) => inner.authorise(key, manifest).await,
-                    None => inner.fetch(key.0, &Reference::Digest(key.1), Reach::Fallbacks).await,
+                    Some(manifest) => inner.authorise(key, manifest, on_behalf_of).await,
+                    None => {
+                        let reference = Reference::Digest(key.1);
+                        let fetched = inner.fetch(key.0, &reference, Reach::Fallbacks, on_behalf_of).await;
+                        fetched.map(|(manifest, _)| manifest)
+                    }
                 }
             }
         };
@@ -104,30 +126,50 @@ impl Manifests {
         Ok((answer?, outcome(role)))
     }
 
+    /// A manifest that `repository` may be asked for, if it is here: nobody is asked.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn kept(&self, repository: &Repository, digest: &Digest) -> Result<Option<StoredManifest>, CacheError> {
+        let key = (repository.clone(), *digest);
+        if let Some(manifest) = self.inner.hot.get(&key) {
+            return Ok(Some(manifest));
+        }
+        let inner = self.inner.clone();
+        match task::blocking(move || inner.find(&key)).await? {
+            Found::Readable(manifest) => Ok(Some(manifest)),
+            Found::Unlinked(_) | Found::Nothing => Ok(None),
+        }
+    }
+
     /// Asks upstream what `tag` means now; afterwards that manifest is here. With a copy `at_hand` only a HEAD is sent
-    /// if nothing changed: it is free of charge on Docker Hub, where a GET is a pull.
+    /// if nothing changed (it is free of charge on Docker Hub, where a GET is a pull), and only to the registry itself:
+    /// what a fallback has may be older than the copy.
     pub async fn resolve(
         &self,
         repository: &Repository,
         tag: &Tag,
         at_hand: Option<Digest>,
-    ) -> Result<Digest, CacheError> {
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<Meaning, CacheError> {
         let upstream = self.inner.origins.of(repository)?;
         let reference = Reference::Tag(tag.clone());
         let reach = if at_hand.is_some() { Reach::Registry } else { Reach::Fallbacks };
         match upstream.head_manifest(&repository.name, &reference, reach).await {
-            Ok(head) => match head.digest {
-                Some(digest) if Some(digest) == at_hand => return Ok(digest),
-                Some(digest) => return self.get(repository, &digest).await.map(|(manifest, _)| manifest.digest),
-                None => {}
-            },
+            Ok(ManifestHead { digest: Some(digest), is_fallback }) => {
+                if Some(digest) != at_hand {
+                    self.get(repository, &digest, on_behalf_of).await?;
+                }
+                return Ok(Meaning { digest, is_fallback });
+            }
+            Ok(ManifestHead { digest: None, .. }) => {}
             // Docker Hub has answered HEAD with 401 and 405 for hours while GET worked. With a copy at hand that is not
             // worth a pull; without one it is the only way.
             Err(error) if at_hand.is_none() && error.is_doubtful() => {}
             Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
         }
-        let fetched = self.inner.fetch(repository.clone(), &reference, reach).await;
-        fetched.map(|manifest| manifest.digest)
+        let (manifest, is_fallback) = self.inner.fetch(repository.clone(), &reference, reach, on_behalf_of).await?;
+        Ok(Meaning { digest: manifest.digest, is_fallback })
     }
 
     /// How long a blob is, if a manifest of `repository` that was served lately says so.
@@ -161,25 +203,39 @@ impl Inner {
         }
     }
 
-    async fn authorise(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
+    async fn authorise(
+        &self,
+        key: Key,
+        manifest: StoredManifest,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<StoredManifest, CacheError> {
         let upstream = self.origins.of(&key.0)?;
         let reference = Reference::Digest(key.1);
         match upstream.head_manifest(&key.0.name, &reference, Reach::Fallbacks).await {
             Ok(_head) => self.keep(key, manifest).await,
-            Err(error) if error.is_doubtful() => self.fetch(key.0, &reference, Reach::Fallbacks).await,
+            Err(error) if error.is_doubtful() => {
+                self.fetch(key.0, &reference, Reach::Fallbacks, on_behalf_of).await.map(|(manifest, _)| manifest)
+            }
             Err(error) => Err(CacheError::from_upstream(&key.0.registry, error)),
         }
     }
 
+    /// A manifest from upstream, and whether a fallback sent it.
     async fn fetch(
         &self,
         repository: Repository,
         reference: &Reference,
         reach: Reach,
-    ) -> Result<StoredManifest, CacheError> {
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<(StoredManifest, bool), CacheError> {
         let upstream = self.origins.of(&repository)?;
         let fetched = upstream.manifest(&repository.name, reference, reach).await;
-        let bytes = fetched.map_err(|error| CacheError::from_upstream(&repository.registry, error))?.bytes;
+        let fetched = fetched.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
+        let FetchedManifest { bytes, is_fallback } = fetched;
+        // What a fallback sends is none of the budget's.
+        if !is_fallback {
+            self.ledger.note(self.clock.unix_seconds(), &repository, reference, on_behalf_of);
+        }
         let digest = match reference {
             Reference::Tag(_) => Digest::sha256(&bytes),
             Reference::Digest(digest) if digest.matches(&bytes) => *digest,
@@ -193,7 +249,7 @@ impl Inner {
             Reference::Tag(_) => error.as_trouble(),
             Reference::Digest(_) => error,
         })?;
-        self.keep((repository, digest), manifest).await
+        self.keep((repository, digest), manifest).await.map(|manifest| (manifest, is_fallback))
     }
 
     fn announce(&self, repository: &Repository, manifest: &Manifest) {

@@ -2,8 +2,9 @@
 
 use prometheus::{IntCounterVec, IntGauge, Registry};
 
-use super::error::CacheError;
+use super::error::{CacheError, Missing};
 use crate::metric;
+use crate::oci;
 
 /// Handles; clones count together.
 #[derive(Clone)]
@@ -14,6 +15,9 @@ pub struct Metrics {
     pub fill_waiters: IntGauge,
     fills: IntCounterVec,
     mismatches: IntCounterVec,
+    incomplete: IntCounterVec,
+    fallback_tags: IntCounterVec,
+    tags_gone: IntCounterVec,
 }
 
 impl Metrics {
@@ -38,7 +42,40 @@ impl Metrics {
                 "Content that was not what its digest says, by where it came from.",
                 &["where"],
             ),
+            incomplete: metric::counters(
+                registry,
+                "larder_incomplete_refused_total",
+                "Images not offered in an outage because a part of them is not cached, by which.",
+                &["missing"],
+            ),
+            fallback_tags: metric::counters(
+                registry,
+                "larder_fallback_tags_total",
+                "Answers about a tag that came from a fallback.",
+                &["upstream"],
+            ),
+            tags_gone: metric::counters(
+                registry,
+                "larder_tags_gone_total",
+                "Cached tags that their registry does not have any more, by what became of them.",
+                &["upstream", "action"],
+            ),
         }
+    }
+
+    /// An image was not offered.
+    pub fn incomplete(&self, missing: Missing) {
+        self.incomplete.with_label_values(&[missing.as_str()]).inc();
+    }
+
+    /// A fallback said what a tag means.
+    pub fn fallback_tag(&self, upstream: &oci::Registry) {
+        self.fallback_tags.with_label_values(&[upstream.as_str()]).inc();
+    }
+
+    /// A tag is gone upstream.
+    pub fn tag_gone(&self, upstream: &oci::Registry, action: &str) {
+        self.tags_gone.with_label_values(&[upstream.as_str(), action]).inc();
     }
 
     /// A fill ended.
@@ -46,8 +83,10 @@ impl Metrics {
         let result = match result {
             Ok(_) => "complete",
             Err(CacheError::Mismatch { .. } | CacheError::NotAManifest { .. }) => "mismatch",
-            Err(CacheError::Absent { .. } | CacheError::NotMirrored(_)) => "absent",
-            Err(CacheError::Unavailable { .. }) => "upstream",
+            Err(CacheError::Absent { .. } | CacheError::NotMirrored(_) | CacheError::Private { .. }) => "absent",
+            Err(CacheError::Unavailable { .. } | CacheError::Incomplete { .. } | CacheError::Undecided { .. }) => {
+                "upstream"
+            }
             Err(CacheError::Storage(_)) => "storage",
             Err(CacheError::Abandoned | CacheError::Busy | CacheError::Late) => "abandoned",
         };

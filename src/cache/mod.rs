@@ -3,21 +3,30 @@
 //! Between `storage` and `upstream`, which do not know each other. Work that several clients wait for belongs to a task
 //! and not to the client who asked first; every answer says how it came about ([`Outcome`]).
 
+mod absence;
+mod backlog;
 mod blob_stream;
 mod blobs;
+mod completeness;
 mod completion;
 mod error;
 mod fill;
 mod flight;
+mod gate;
+mod ledger;
 mod manifests;
 mod metrics;
 mod origin;
 mod outcome;
 mod part;
 mod prefetch;
+mod recovery;
 mod referrers;
 mod settings;
 mod single_flight;
+mod stale;
+mod tag_list;
+mod tag_memory;
 mod tags;
 
 use std::future::Future;
@@ -26,25 +35,32 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
-pub use error::CacheError;
+pub use error::{CacheError, Missing};
+pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
+pub use origin::{OnDeleted, Origin};
 pub use outcome::Outcome;
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
 pub use settings::{Lifetimes, Settings};
+pub use stale::{Reason, Stale};
+pub use tag_list::TagList;
 
 use self::blobs::Blobs;
+use self::completeness::Completeness;
 use self::completion::Completion;
+use self::gate::Gate;
+use self::ledger::Ledger;
 use self::manifests::Manifests;
 use self::metrics::Metrics;
 use self::origin::Origins;
 use self::prefetch::Prefetch;
 use self::referrers::Referrers;
+use self::tag_list::TagLists;
 use self::tags::Tags;
 use crate::clock::Clock;
-use crate::oci::{Digest, RangeHeader, Reference, Repository, Tag};
+use crate::oci::{Digest, RangeHeader, Reference, Repository};
 use crate::storage::Store;
 use crate::task;
-use crate::upstream::Upstream;
 
 /// A manifest, and how it came about.
 #[derive(Clone, Debug)]
@@ -53,8 +69,10 @@ pub struct ManifestAnswer {
     pub manifest: StoredManifest,
     /// Where it comes from.
     pub outcome: Outcome,
-    /// If stale: for how long upstream has not confirmed it.
-    pub age: Option<Duration>,
+    /// Why it may be old, if it may.
+    pub stale: Option<Stale>,
+    /// Whether a fallback said that the tag means it.
+    pub is_fallback: bool,
 }
 
 /// What a client who asks for a manifest is about to do.
@@ -66,49 +84,61 @@ pub enum Purpose {
     Pull,
 }
 
-/// A page of a repository's tags.
-#[derive(Clone, Debug)]
-pub struct TagList {
-    /// The tags, in the order they came.
-    pub tags: Vec<Tag>,
-    /// Whether more follow.
-    pub more: bool,
-    /// Where it comes from.
-    pub outcome: Outcome,
-}
+/// Repositories that are looked at in one go for those that may be listed.
+const LOOKED_AT: usize = 1000;
 
 /// The mirror's content: `storage` and `upstream` as one.
 pub struct Cache {
     store: Store,
     origins: Origins,
     first_byte_timeout: Duration,
+    gate: Gate,
     manifests: Manifests,
     blobs: Blobs,
     tags: Tags,
+    tag_lists: TagLists,
     referrers: Referrers,
+    completeness: Completeness,
     completion: Option<Completion>,
     prefetch: Prefetch,
+    metrics: Metrics,
+    ledger: Ledger,
 }
 
 impl Cache {
-    /// A cache of `upstreams` in `store`. Neither is asked anything yet.
+    /// A cache of `origins` in `store`. Neither is asked anything yet.
     pub fn new(
         store: Store,
-        upstreams: Vec<Upstream>,
+        origins: Vec<Origin>,
         settings: Settings,
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
         let Settings { lifetimes, first_byte_timeout, complete_indexes } = settings;
-        let (metrics, origins) = (Metrics::new(registry), Origins::new(upstreams));
-        let manifests = Manifests::new(store.clone(), origins.clone(), metrics.clone());
-        let blobs = Blobs::new(store.clone(), origins.clone(), manifests.clone(), metrics, first_byte_timeout);
-        let tags = Tags::new(store.clone(), manifests.clone(), clock.clone(), lifetimes);
-        let referrers = Referrers::new(store.clone(), origins.clone(), manifests.clone(), clock.clone(), settings);
-        let completion =
-            complete_indexes.then(|| Completion::new(manifests.clone(), blobs.clone(), clock, lifetimes.negative_ttl));
-        let prefetch = Prefetch::new(blobs.clone());
-        Cache { store, origins, first_byte_timeout, manifests, blobs, tags, referrers, completion, prefetch }
+        let (metrics, origins, ledger) = (Metrics::new(registry), Origins::new(origins), Ledger::default());
+        let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
+        let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone());
+        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), first_byte_timeout);
+        let tags = Tags::new(store.clone(), of(), manifests.clone(), clock.clone(), lifetimes, counts());
+        let completion = complete_indexes
+            .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
+        recovery::watch(&origins, &tags, clock);
+        Cache {
+            gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
+            tag_lists: TagLists::new(store.clone(), of()),
+            referrers: Referrers::new(store.clone(), of(), manifests.clone(), clock.clone(), settings),
+            completeness: Completeness::new(manifests.clone(), blobs.clone(), clock.clone()),
+            prefetch: Prefetch::new(of(), blobs.clone()),
+            store,
+            origins,
+            first_byte_timeout,
+            manifests,
+            blobs,
+            tags,
+            completion,
+            metrics,
+            ledger,
+        }
     }
 
     /// The store below, for listings and figures.
@@ -116,30 +146,27 @@ impl Cache {
         &self.store
     }
 
+    /// What the rate limits were spent on lately, the latest first.
+    pub fn spent(&self) -> Vec<Spent> {
+        self.ledger.entries()
+    }
+
     /// The manifest that `reference` means in `repository`.
     ///
     /// # Errors
-    /// It does not exist, or is not here and cannot be fetched now.
+    /// It does not exist, is not for everyone, or cannot be had now; or it is here, upstream is out of order, and
+    /// something that it needs is not here.
     pub async fn manifest(
         &self,
         repository: &Repository,
         reference: &Reference,
         purpose: Purpose,
+        on_behalf_of: OnBehalfOf,
     ) -> Result<ManifestAnswer, CacheError> {
-        let find = async {
-            match reference {
-                Reference::Digest(digest) => {
-                    let (manifest, outcome) = self.manifests.get(repository, digest).await?;
-                    Ok(ManifestAnswer { manifest, outcome, age: None })
-                }
-                Reference::Tag(tag) => {
-                    let resolved = self.tags.resolve(repository, tag).await?;
-                    let (manifest, _) = self.manifests.get(repository, &resolved.digest).await?;
-                    Ok(ManifestAnswer { manifest, outcome: resolved.outcome, age: resolved.age })
-                }
-            }
-        };
-        let answer = self.in_time(find).await?;
+        let answer = self.in_time(self.find_manifest(repository, reference, on_behalf_of)).await?;
+        if matches!(answer.outcome, Outcome::Miss | Outcome::Joined | Outcome::Revalidated) {
+            self.gate.given(repository).await;
+        }
         if purpose == Purpose::Pull {
             self.prefetch.pulled(repository, &answer.manifest);
         }
@@ -149,16 +176,51 @@ impl Cache {
         Ok(answer)
     }
 
+    async fn find_manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<ManifestAnswer, CacheError> {
+        self.gate.admit(repository).await?;
+        let (answer, has_just_failed) = match reference {
+            Reference::Digest(digest) => {
+                let (manifest, outcome) = self.manifests.get(repository, digest, on_behalf_of).await?;
+                (ManifestAnswer { manifest, outcome, stale: None, is_fallback: false }, false)
+            }
+            Reference::Tag(tag) => {
+                let tag = self.tags.resolve(repository, tag, on_behalf_of).await?;
+                let found = self.manifests.get(repository, &tag.digest, on_behalf_of).await;
+                let (manifest, _) = found.inspect_err(|error| {
+                    if error.is_outage() {
+                        self.metrics.incomplete(Missing::Manifest);
+                    }
+                })?;
+                let (outcome, stale, is_fallback) = (tag.outcome, tag.stale, tag.is_fallback);
+                (ManifestAnswer { manifest, outcome, stale, is_fallback }, tag.has_just_failed)
+            }
+        };
+        let upstream = self.origins.of(repository)?;
+        if (upstream.is_down() || has_just_failed)
+            && let Some(missing) = self.completeness.missing(repository, &answer.manifest).await?
+        {
+            self.metrics.incomplete(missing);
+            return Err(CacheError::Incomplete { registry: repository.registry.clone(), missing });
+        }
+        Ok(answer)
+    }
+
     /// A blob, complete or while it is fetched, of which a part may be all that is wanted.
     ///
     /// # Errors
-    /// It does not exist, or is not here and cannot be fetched now.
+    /// It does not exist, is not for everyone, or is not here and cannot be fetched now.
     pub async fn blob(
         &self,
         repository: &Repository,
         digest: &Digest,
         part: Option<RangeHeader>,
     ) -> Result<Blob, CacheError> {
+        self.in_time(self.gate.admit(repository)).await?;
         match part {
             Some(wanted) => self.blobs.part(repository, digest, wanted).await,
             None => self.blobs.get(repository, digest).await,
@@ -168,54 +230,58 @@ impl Cache {
     /// How long a blob is, without fetching it.
     ///
     /// # Errors
-    /// It does not exist, or is not here and upstream cannot be asked now.
+    /// It does not exist, is not for everyone, or is not here and upstream cannot be asked now.
     pub async fn blob_size(
         &self,
         repository: &Repository,
         digest: &Digest,
     ) -> Result<(Option<u64>, Outcome), CacheError> {
-        self.in_time(self.blobs.size(repository, digest)).await
+        self.in_time(async {
+            self.gate.admit(repository).await?;
+            self.blobs.size(repository, digest).await
+        })
+        .await
     }
 
-    /// What refers to a manifest. There is always an answer unless the disk fails.
+    /// What refers to a manifest. There is always an answer, for Docker fails a pull without one (protocol.md 3.5): where
+    /// it is not known whether the repository is for everyone, an empty list, which gives nothing away.
     ///
     /// # Errors
-    /// The disk fails.
-    pub async fn referrers(&self, repository: &Repository, digest: &Digest) -> Result<ReferrersList, CacheError> {
-        self.referrers.list(repository, digest).await
+    /// The repository is not for everyone, or the disk fails.
+    pub async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<ReferrersList, CacheError> {
+        match self.in_time(self.gate.admit(repository)).await {
+            Ok(()) => self.referrers.list(repository, digest, on_behalf_of).await,
+            Err(error @ (CacheError::Private { .. } | CacheError::Storage(_) | CacheError::NotMirrored(_))) => {
+                Err(error)
+            }
+            Err(error) => {
+                tracing::warn!(%repository, %error, "an empty list of referrers is given");
+                Ok(ReferrersList::empty(&repository.registry))
+            }
+        }
     }
 
     /// A repository's tags: upstream's list, or what is known here if it cannot be had.
     ///
     /// # Errors
-    /// Upstream knows no such repository, or cannot be asked and nothing is known.
+    /// Upstream knows no such repository, it is not for everyone, or upstream cannot be asked and nothing is known.
     pub async fn tags(
         &self,
         repository: &Repository,
         n: Option<usize>,
         last: Option<&str>,
     ) -> Result<TagList, CacheError> {
-        let upstream = self.origins.of(repository)?;
-        let ask = async {
-            let page = upstream.tags(&repository.name, n, last).await;
-            page.map_err(|error| CacheError::from_upstream(&repository.registry, error))
-        };
-        let error = match self.in_time(ask).await {
-            Ok(page) => return Ok(TagList { tags: page.tags, more: page.more, outcome: Outcome::Bypass }),
-            Err(error) => error,
-        };
-        let (store, of) = (self.store.clone(), repository.clone());
-        let mut tags = task::blocking(move || store.tags(&of)).await?;
-        if tags.is_empty() {
-            return Err(error);
+        self.in_time(self.gate.admit(repository)).await?;
+        let page = self.in_time(self.tag_lists.ask(repository, n, last)).await;
+        match page {
+            Ok(page) => Ok(page),
+            Err(error) => self.tag_lists.known(repository, n, last, error).await,
         }
-        tracing::warn!(%repository, %error, "the tags that are known here are listed instead of upstream's");
-        if let Some(last) = last {
-            tags.retain(|tag| tag.as_str() > last);
-        }
-        let more = n.is_some_and(|n| n < tags.len());
-        tags.truncate(n.unwrap_or(tags.len()));
-        Ok(TagList { tags, more, outcome: Outcome::Stale })
     }
 
     /// No client waits longer for the head of an answer; some have no limit of their own (protocol.md, rule 9). Blobs bound
@@ -224,9 +290,29 @@ impl Cache {
         timeout(self.first_byte_timeout, work).await.unwrap_or(Err(CacheError::Late))
     }
 
-    /// The repositories of which something is here, in byte order.
-    pub async fn repositories(&self, after: Option<Repository>, limit: usize) -> Vec<Repository> {
-        let index = self.store.index().clone();
-        task::blocking(move || index.repositories(after.as_ref(), limit)).await
+    /// The repositories of which something is here that is for everyone, in byte order.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn repositories(
+        &self,
+        mut after: Option<Repository>,
+        limit: usize,
+    ) -> Result<Vec<Repository>, CacheError> {
+        let mut listed = Vec::new();
+        loop {
+            let (index, from) = (self.store.index().clone(), after.take());
+            let some = task::blocking(move || index.repositories(from.as_ref(), LOOKED_AT)).await;
+            let is_last = some.len() < LOOKED_AT;
+            after = some.last().cloned();
+            for repository in some {
+                if listed.len() < limit && self.gate.is_listed(&repository).await? {
+                    listed.push(repository);
+                }
+            }
+            if is_last || listed.len() >= limit {
+                return Ok(listed);
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::blobs::Blobs;
 use super::manifests::StoredManifest;
+use super::origin::{Origin, Origins};
 use crate::oci::{Digest, Manifest, Repository};
 use crate::task;
 
@@ -23,22 +24,24 @@ const MAX_REMEMBERED: u64 = 10_000;
 /// Fetches ahead. Clones share the bound.
 #[derive(Clone)]
 pub struct Prefetch {
+    origins: Origins,
     blobs: Blobs,
     places: Arc<Semaphore>,
     begun: moka::sync::Cache<(Repository, Digest), ()>,
 }
 
 impl Prefetch {
-    /// Fetches through `blobs`.
-    pub fn new(blobs: Blobs) -> Prefetch {
+    /// Fetches from `origins` through `blobs`.
+    pub fn new(origins: Origins, blobs: Blobs) -> Prefetch {
         let (places, begun) = (Arc::new(Semaphore::new(AT_ONCE)), moka::sync::Cache::new(MAX_REMEMBERED));
-        Prefetch { blobs, places, begun }
+        Prefetch { origins, blobs, places, begun }
     }
 
     /// Notes that a client is pulling `manifest`.
     pub fn pulled(&self, repository: &Repository, manifest: &StoredManifest) {
         let key = (repository.clone(), manifest.digest);
-        if manifest.media_type.is_index() || self.begun.contains_key(&key) {
+        let may_ask = self.origins.origin(repository).is_ok_and(Origin::has_time_for_us);
+        if manifest.media_type.is_index() || self.begun.contains_key(&key) || !may_ask {
             return;
         }
         self.begun.insert(key, ());

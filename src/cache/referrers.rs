@@ -9,16 +9,18 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::error::CacheError;
+use super::ledger::OnBehalfOf;
 use super::manifests::Manifests;
 use super::origin::Origins;
 use super::outcome::Outcome;
 use super::settings::Settings;
 use super::single_flight::{Role, SingleFlight};
+use super::stale::{Reason, Stale};
 use crate::clock::Clock;
-use crate::oci::{Digest, MediaType, Repository, Tag};
+use crate::oci::{Digest, MediaType, Registry, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
-use crate::upstream::{Part, UpstreamError};
+use crate::upstream::{Part, Upstream, UpstreamError};
 
 /// Lists remembered as fresh; the rest is asked for again.
 const MAX_LISTS: u64 = 10_000;
@@ -32,8 +34,16 @@ pub struct ReferrersList {
     pub index: Index,
     /// Where it comes from.
     pub outcome: Outcome,
-    /// If stale and kept: how old it is.
-    pub age: Option<Duration>,
+    /// Why it may be old or empty, if it may.
+    pub stale: Option<Stale>,
+}
+
+impl ReferrersList {
+    /// No referrers, of a repository of `registry` that could not be asked.
+    pub fn empty(registry: &Registry) -> ReferrersList {
+        let stale = Stale { registry: registry.clone(), reason: Reason::NoAnswer, age: None };
+        ReferrersList { index: Index::empty(), outcome: Outcome::Stale, stale: Some(stale) }
+    }
 }
 
 /// An OCI index of referrers. Descriptors keep every field that upstream sent.
@@ -64,11 +74,11 @@ impl Index {
     }
 }
 
-/// When upstream was last asked, and whether it answered.
+/// When upstream was last asked, and why it did not answer, if it did not.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: Instant,
-    answered: bool,
+    failed: Option<Reason>,
 }
 
 /// The referrers of all cached repositories.
@@ -90,52 +100,81 @@ impl Referrers {
     }
 
     /// What refers to `digest`, as far as can be known in time.
-    pub async fn list(&self, repository: &Repository, digest: &Digest) -> Result<ReferrersList, CacheError> {
+    pub async fn list(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<ReferrersList, CacheError> {
         let key = (repository.clone(), *digest);
         let (store, (of, digest)) = (self.store.clone(), key.clone());
         let record = task::blocking(move || store.referrers(&of, &digest)).await?;
         let kept = record.and_then(|record| Some((serde_json::from_str(&record.index).ok()?, record.at)));
         let age = kept.as_ref().map(|(_, at)| Duration::from_secs(self.clock.unix_seconds().saturating_sub(*at)));
-        let patience = match kept {
-            Some(_) => self.settings.lifetimes.revalidate_timeout,
-            None => self.settings.first_byte_timeout,
-        };
+        let is_at_hand = kept.is_some();
         let kept: Index = kept.map(|(index, _)| index).unwrap_or_else(Index::empty);
-        match self.standing(&key) {
-            Some(true) => return Ok(ReferrersList { index: kept, outcome: Outcome::Hit, age: None }),
-            Some(false) => return Ok(ReferrersList { index: kept, outcome: Outcome::Stale, age }),
-            None => {}
+        let upstream = self.origins.of(repository)?;
+        let reason = match self.standing(&key) {
+            Some(Asked { failed: None, .. }) => {
+                return Ok(ReferrersList { index: kept, outcome: Outcome::Hit, stale: None });
+            }
+            Some(Asked { failed: Some(reason), .. }) => reason,
+            None if is_at_hand && !upstream.is_down() && !upstream.has_budget_to_spare() => Reason::Budget,
+            None => match self.ask_in_time(&key, &kept, is_at_hand, upstream, on_behalf_of).await {
+                Ok((index, role)) => {
+                    let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Joined };
+                    return Ok(ReferrersList { index, outcome, stale: None });
+                }
+                Err(error) => {
+                    tracing::warn!(%repository, digest = %key.1, %error, "referrers are listed without upstream");
+                    let reason = Reason::of(&error);
+                    self.asked.insert(key, Asked { at: self.clock.tick(), failed: Some(reason) });
+                    reason
+                }
+            },
+        };
+        if reason.is_outage() {
+            upstream.served_stale();
         }
-        let (answer, role) =
-            timeout(patience, self.ask(&key, &kept)).await.unwrap_or((Err(CacheError::Late), Role::Joined));
-        Ok(match answer {
-            Ok(index) => {
-                let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Joined };
-                ReferrersList { index, outcome, age: None }
-            }
-            Err(error) => {
-                tracing::warn!(%repository, digest = %key.1, %error, "referrers are listed without upstream");
-                self.asked.insert(key, Asked { at: self.clock.tick(), answered: false });
-                ReferrersList { index: kept, outcome: Outcome::Stale, age }
-            }
-        })
+        let stale = Stale { registry: repository.registry.clone(), reason, age };
+        Ok(ReferrersList { index: kept, outcome: Outcome::Stale, stale: Some(stale) })
     }
 
-    /// Whether the last question still stands, and was answered. One that failed is not repeated before `negative_ttl`: an
+    /// Upstream's list, in the time that whoever has another one at hand has for it.
+    async fn ask_in_time(
+        &self,
+        key: &Key,
+        kept: &Index,
+        is_at_hand: bool,
+        upstream: &Upstream,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<(Index, Role), CacheError> {
+        let revalidate_timeout = self.settings.lifetimes.revalidate_timeout;
+        let patience = if is_at_hand { revalidate_timeout } else { self.settings.first_byte_timeout };
+        match timeout(patience, self.ask(key, kept, on_behalf_of)).await {
+            Ok((answer, role)) => answer.map(|index| (index, role)),
+            Err(_elapsed) => {
+                upstream.lost_patience(patience);
+                Err(CacheError::Late)
+            }
+        }
+    }
+
+    /// The last question, while it stands. One that failed is not repeated before `negative_ttl`: an
     /// outage costs one wait, not one per pull.
-    fn standing(&self, key: &Key) -> Option<bool> {
+    fn standing(&self, key: &Key) -> Option<Asked> {
         let asked = self.asked.get(key)?;
         let lifetimes = &self.settings.lifetimes;
-        let lifetime = if asked.answered { lifetimes.tag_ttl } else { lifetimes.negative_ttl };
-        (self.clock.tick().saturating_duration_since(asked.at) < lifetime).then_some(asked.answered)
+        let lifetime = if asked.failed.is_none() { lifetimes.tag_ttl } else { lifetimes.negative_ttl };
+        (self.clock.tick().saturating_duration_since(asked.at) < lifetime).then_some(asked)
     }
 
-    async fn ask(&self, key: &Key, kept: &Index) -> (Result<Index, CacheError>, Role) {
+    async fn ask(&self, key: &Key, kept: &Index, on_behalf_of: OnBehalfOf) -> (Result<Index, CacheError>, Role) {
         let work = || {
             let (origins, manifests, store) = (self.origins.clone(), self.manifests.clone(), self.store.clone());
             let (asked, clock, key, kept) = (self.asked.clone(), self.clock.clone(), key.clone(), kept.clone());
             async move {
-                let index = match fetch(&origins, &manifests, &key).await? {
+                let index = match fetch(&origins, &manifests, &key, on_behalf_of).await? {
                     Some(index) => index,
                     // Outages have said so of what exists: a list at hand is not given up for it.
                     None => kept,
@@ -146,7 +185,7 @@ impl Referrers {
                     let (repository, digest) = key.clone();
                     task::blocking(move || store.set_referrers(&repository, &digest, &text)).await?;
                 }
-                asked.insert(key, Asked { at: clock.tick(), answered: true });
+                asked.insert(key, Asked { at: clock.tick(), failed: None });
                 Ok(index)
             }
         };
@@ -160,6 +199,7 @@ async fn fetch(
     origins: &Origins,
     manifests: &Manifests,
     (repository, digest): &Key,
+    on_behalf_of: OnBehalfOf,
 ) -> Result<Option<Index>, CacheError> {
     let upstream = origins.of(repository)?;
     let error = match upstream.referrers(&repository.name, digest).await {
@@ -169,9 +209,9 @@ async fn fetch(
     };
     tracing::debug!(%error, "no referrers endpoint; the fallback tag is asked for");
     let Ok(tag) = fallback_tag(digest).parse::<Tag>() else { return Ok(None) };
-    match manifests.resolve(repository, &tag, None).await {
+    match manifests.resolve(repository, &tag, None, on_behalf_of).await {
         Ok(list) => {
-            let (manifest, _) = manifests.get(repository, &list).await?;
+            let (manifest, _) = manifests.get(repository, &list.digest, on_behalf_of).await?;
             parse(repository, &manifest.bytes).map(Some)
         }
         Err(error) if error.is_absence() => Ok(None),

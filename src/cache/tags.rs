@@ -1,28 +1,29 @@
 //! What tags mean: dated answers, confirmed by upstream when they are old, kept when upstream fails.
 //!
 //! A tag moves only after the manifest that it moves to is here, so that a failure in between leaves the old image
-//! whole. A copy at hand bounds every wait; nothing in here takes a tag away.
+//! whole. A copy at hand bounds every wait, and while upstream is out of order there is no wait at all. A tag goes only if
+//! its registry, being well, says twice that it is gone, and the operator wants it so.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
 
 use tokio::time::timeout;
 
+use super::absence::{self, Absence};
+use super::backlog::Backlog;
 use super::error::CacheError;
-use super::manifests::Manifests;
+use super::ledger::OnBehalfOf;
+use super::manifests::{Manifests, Meaning};
+use super::metrics::Metrics;
+use super::origin::{OnDeleted, Origin, Origins};
 use super::outcome::Outcome;
 use super::settings::Lifetimes;
 use super::single_flight::{Role, SingleFlight};
+use super::stale::{Reason, Stale};
+use super::tag_memory::{Key, Known, TagMemory};
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
-use crate::storage::Store;
+use crate::storage::{AbsentRecord, StorageError, Store};
 use crate::task;
-
-/// Tags kept in memory; each is small. The rest is read from its file again.
-const MAX_TAGS: u64 = 100_000;
-/// Absences remembered; each costs one question when it is forgotten.
-const MAX_ABSENCES: u64 = 10_000;
-
-type Key = (Repository, Tag);
 
 /// What a tag is taken to mean, and why.
 #[derive(Clone, Debug)]
@@ -31,152 +32,268 @@ pub struct Resolved {
     pub digest: Digest,
     /// How it was found.
     pub outcome: Outcome,
-    /// If stale: for how long upstream has not confirmed it.
-    pub age: Option<Duration>,
+    /// Why it may be old, if it may.
+    pub stale: Option<Stale>,
+    /// Whether a fallback said so.
+    pub is_fallback: bool,
+    /// Whether upstream was asked just now and found to be out of order.
+    pub has_just_failed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    digest: Digest,
-    // `None`: longer ago than this process remembers.
-    confirmed: Option<Instant>,
-    confirmed_at: u64,
-    failed: Option<Instant>,
-}
-
-/// What is remembered of questions that were asked.
+/// The tags of all cached repositories. Clones share them.
 #[derive(Clone)]
-struct Memory {
-    clock: Clock,
-    known: moka::sync::Cache<Key, Known>,
-    absent: moka::sync::Cache<Key, Instant>,
+pub struct Tags {
+    inner: Arc<Inner>,
 }
 
-/// The tags of all cached repositories.
-pub struct Tags {
+/// What a question needs, whoever began it and whether or not they are still there.
+pub struct Inner {
     store: Store,
+    origins: Origins,
     manifests: Manifests,
     lifetimes: Lifetimes,
-    memory: Memory,
-    questions: SingleFlight<Key, Digest>,
+    clock: Clock,
+    memory: TagMemory,
+    backlog: Arc<Backlog>,
+    metrics: Metrics,
+    questions: SingleFlight<Key, Meaning>,
 }
 
 impl Tags {
     /// Tags over `store`, asked about through `manifests`.
-    pub fn new(store: Store, manifests: Manifests, clock: Clock, lifetimes: Lifetimes) -> Tags {
-        let (known, absent) = (moka::sync::Cache::new(MAX_TAGS), moka::sync::Cache::new(MAX_ABSENCES));
-        let memory = Memory { clock, known, absent };
-        Tags { store, manifests, lifetimes, memory, questions: SingleFlight::new("tag") }
+    pub fn new(
+        store: Store,
+        origins: Origins,
+        manifests: Manifests,
+        clock: Clock,
+        lifetimes: Lifetimes,
+        metrics: Metrics,
+    ) -> Tags {
+        let (memory, questions) = (TagMemory::new(clock.clone(), lifetimes), SingleFlight::new("tag"));
+        let backlog = Arc::default();
+        Tags {
+            inner: Arc::new(Inner { store, origins, manifests, lifetimes, clock, memory, backlog, metrics, questions }),
+        }
+    }
+
+    /// The tags that wait for the end of an outage.
+    pub fn backlog(&self) -> Arc<Backlog> {
+        self.inner.backlog.clone()
+    }
+
+    /// These tags, for whoever must not keep them.
+    pub fn downgrade(&self) -> WeakTags {
+        WeakTags(Arc::downgrade(&self.inner))
     }
 
     /// What `tag` means now, as far as can be known in time.
-    pub async fn resolve(&self, repository: &Repository, tag: &Tag) -> Result<Resolved, CacheError> {
-        let key = (repository.clone(), tag.clone());
-        match self.recall(&key).await? {
-            None => self.learn(key).await,
-            Some(known) if self.memory.is_within(known.confirmed, self.lifetimes.tag_ttl) => {
-                Ok(Resolved { digest: known.digest, outcome: Outcome::Hit, age: None })
-            }
-            Some(known) if self.memory.is_within(known.failed, self.lifetimes.negative_ttl) => {
-                Ok(self.memory.stale(&known))
-            }
-            Some(known) => Ok(self.confirm(key, known).await),
+    pub async fn resolve(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<Resolved, CacheError> {
+        let (inner, key) = (&self.inner, (repository.clone(), tag.clone()));
+        let origin = inner.origins.origin(repository)?;
+        let Some(known) = inner.recall(&key).await? else { return self.learn(key, on_behalf_of).await };
+        if inner.memory.is_fresh(&known) {
+            let Known { digest, is_fallback, .. } = known;
+            return Ok(Resolved { digest, outcome: Outcome::Hit, stale: None, is_fallback, has_just_failed: false });
+        }
+        match inner.reason_not_to_ask(&key, &known, origin) {
+            Some(reason) => Ok(inner.stale(&key, &known, reason, origin)),
+            None => self.confirm(key, known, origin, on_behalf_of).await,
+        }
+    }
+
+    /// Whether a tag may be asked about although no client waits for it.
+    pub fn can_be_asked(&self, key: &Key) -> bool {
+        self.inner.origins.origin(&key.0).is_ok_and(Origin::has_time_for_us)
+    }
+
+    /// Asks about a tag that was served stale, without anyone waiting for it.
+    pub async fn refresh(&self, key: &Key) {
+        let Ok(Some(known)) = self.inner.recall(key).await else { return };
+        if let (Err(error), _) = self.ask(key, Some(known), OnBehalfOf::Refresh).await {
+            tracing::debug!(repository = %key.0, tag = %key.1, %error, "a tag could not be confirmed after an outage");
         }
     }
 
     /// No copy at hand: the answer is upstream's, or none.
-    async fn learn(&self, key: Key) -> Result<Resolved, CacheError> {
-        if self.memory.is_within(self.memory.absent.get(&key), self.lifetimes.negative_ttl) {
+    async fn learn(&self, key: Key, on_behalf_of: OnBehalfOf) -> Result<Resolved, CacheError> {
+        if self.inner.memory.is_absent(&key) {
             return Err(CacheError::Absent { registry: key.0.registry });
         }
-        let (answer, role) = self.ask(&key, None).await;
+        let (answer, role) = self.ask(&key, None, on_behalf_of).await;
         let outcome = if role == Role::Led { Outcome::Miss } else { Outcome::Joined };
-        Ok(Resolved { digest: answer?, outcome, age: None })
+        let Meaning { digest, is_fallback } = answer?;
+        Ok(Resolved { digest, outcome, stale: None, is_fallback, has_just_failed: false })
     }
 
     /// A copy at hand: upstream has `revalidate_timeout` to say that it is still right. The question goes on after that,
     /// for whoever comes next.
-    async fn confirm(&self, key: Key, known: Known) -> Resolved {
-        let answer = timeout(self.lifetimes.revalidate_timeout, self.ask(&key, Some(known.digest))).await;
-        let reason = match answer {
-            Ok((Ok(digest), _)) => return Resolved { digest, outcome: Outcome::Revalidated, age: None },
-            Ok((Err(error), _)) => error.to_string(),
-            Err(_elapsed) => "no answer in time".to_owned(),
+    async fn confirm(
+        &self,
+        key: Key,
+        known: Known,
+        origin: &Origin,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<Resolved, CacheError> {
+        let (inner, patience) = (&self.inner, self.inner.lifetimes.revalidate_timeout);
+        let (reason, said) = match timeout(patience, self.ask(&key, Some(known), on_behalf_of)).await {
+            Ok((Ok(Meaning { digest, is_fallback }), _)) => {
+                let outcome = Outcome::Revalidated;
+                return Ok(Resolved { digest, outcome, stale: None, is_fallback, has_just_failed: false });
+            }
+            Ok((Err(error), _)) if error.is_absence() => match inner.recall(&key).await? {
+                Some(now) => (missing(now.absence), error.to_string()),
+                // It was dropped.
+                None => return Err(error),
+            },
+            Ok((Err(error), _)) => (Reason::of(&error), error.to_string()),
+            Err(_elapsed) => {
+                origin.upstream.lost_patience(patience);
+                inner.memory.fail(&key, &known, Reason::NoAnswer);
+                (Reason::NoAnswer, "no answer in time".to_owned())
+            }
         };
-        tracing::warn!(repository = %key.0, tag = %key.1, reason, "a tag is served stale");
-        self.memory.failed(key, known);
-        self.memory.stale(&known)
+        tracing::warn!(repository = %key.0, tag = %key.1, reason = said, "a tag is served stale");
+        Ok(Resolved { has_just_failed: reason.is_outage(), ..inner.stale(&key, &known, reason, origin) })
     }
 
-    async fn ask(&self, key: &Key, at_hand: Option<Digest>) -> (Result<Digest, CacheError>, Role) {
+    async fn ask(
+        &self,
+        key: &Key,
+        known: Option<Known>,
+        on_behalf_of: OnBehalfOf,
+    ) -> (Result<Meaning, CacheError>, Role) {
         let work = || {
-            let (manifests, store) = (self.manifests.clone(), self.store.clone());
-            let (memory, key) = (self.memory.clone(), key.clone());
+            let (inner, key) = (self.inner.clone(), key.clone());
             async move {
-                let answer = manifests.resolve(&key.0, &key.1, at_hand).await;
-                match answer {
-                    Ok(digest) => {
-                        let (repository, tag) = key.clone();
-                        if let Err(error) = task::blocking(move || store.set_tag(&repository, &tag, &digest)).await {
-                            tracing::error!(repository = %key.0, tag = %key.1, %error, "a tag is served without being kept");
-                        }
-                        memory.confirmed(key, digest);
-                    }
-                    Err(ref error) if error.is_absence() && at_hand.is_none() => memory.absent(key),
-                    Err(_) => {}
-                }
+                let at_hand = known.map(|known| known.digest);
+                let answer = inner.manifests.resolve(&key.0, &key.1, at_hand, on_behalf_of).await;
+                inner.learnt(&key, known, &answer).await;
                 answer
             }
         };
-        self.questions.join(key.clone(), work).await
+        self.inner.questions.join(key.clone(), work).await
+    }
+}
+
+/// Tags that are gone when nobody else keeps them.
+#[derive(Clone)]
+pub struct WeakTags(std::sync::Weak<Inner>);
+
+impl WeakTags {
+    /// The tags, if they are still there.
+    pub fn upgrade(&self) -> Option<Tags> {
+        self.0.upgrade().map(|inner| Tags { inner })
+    }
+}
+
+impl Inner {
+    /// Why a tag is served as it is although it is old.
+    fn reason_not_to_ask(&self, key: &Key, known: &Known, origin: &Origin) -> Option<Reason> {
+        if origin.upstream.is_down() {
+            origin.note_trouble(self.clock.tick());
+            return Some(Reason::OutOfOrder(None));
+        }
+        if self.backlog.is_queued(key) {
+            return Some(Reason::Queued);
+        }
+        if !origin.upstream.has_budget_to_spare() {
+            return Some(Reason::Budget);
+        }
+        self.memory.held_by(known)
+    }
+
+    fn stale(&self, key: &Key, known: &Known, reason: Reason, origin: &Origin) -> Resolved {
+        if reason.is_outage() {
+            origin.upstream.served_stale();
+            self.backlog.note(key, known.confirmed_at);
+        }
+        let Known { digest, is_fallback, .. } = *known;
+        let stale = Some(self.memory.stale(key, known, reason));
+        Resolved { digest, outcome: Outcome::Stale, stale, is_fallback, has_just_failed: false }
+    }
+
+    /// Draws the consequences of an answer, once, however many wait for it.
+    async fn learnt(&self, key: &Key, known: Option<Known>, answer: &Result<Meaning, CacheError>) {
+        let Ok(origin) = self.origins.origin(&key.0) else { return };
+        match (answer, known) {
+            (Ok(Meaning { digest, is_fallback }), _) => self.confirmed(key, *digest, *is_fallback).await,
+            (Err(error), None) if error.is_absence() => self.memory.note_absent(key.clone()),
+            (Err(error), Some(known)) if error.is_absence() => self.missed(key, &known, origin).await,
+            (Err(error), known) => {
+                if error.is_outage() {
+                    origin.note_trouble(self.clock.tick());
+                }
+                if let Some(known) = known {
+                    self.memory.fail(key, &known, Reason::of(error));
+                }
+            }
+        }
+    }
+
+    async fn confirmed(&self, key: &Key, digest: Digest, is_fallback: bool) {
+        if is_fallback {
+            self.metrics.fallback_tag(&key.0.registry);
+        }
+        self.keeping(key, move |store, (repository, tag)| store.set_tag(repository, tag, &digest, is_fallback)).await;
+        self.memory.confirm(key.clone(), digest, is_fallback);
+        self.backlog.remove(key);
+    }
+
+    /// The registry says that it does not have what is here.
+    async fn missed(&self, key: &Key, known: &Known, origin: &Origin) {
+        let before = known.absence;
+        let now = absence::said(before, self.clock.tick(), self.clock.unix_seconds(), origin.health());
+        self.backlog.remove(key);
+        if let Some(absence) = now.filter(|_| now != before) {
+            let record = AbsentRecord { since: absence.since, is_gone: absence.is_gone };
+            if absence.is_gone {
+                let is_dropped = origin.on_deleted == OnDeleted::Drop;
+                let action = if is_dropped { "dropped" } else { "kept" };
+                tracing::warn!(repository = %key.0, tag = %key.1, action, "a tag that is cached here is gone upstream");
+                self.metrics.tag_gone(&key.0.registry, action);
+                if is_dropped {
+                    self.keeping(key, |store, (repository, tag)| store.remove_tag(repository, tag)).await;
+                    return self.memory.note_absent(key.clone());
+                }
+            }
+            self.keeping(key, move |store, (repository, tag)| store.set_absent(repository, tag, record)).await;
+        }
+        self.memory.miss(key, known, now, missing(now));
+    }
+
+    /// A disk that fails is no reason to keep an answer from who waits for it.
+    async fn keeping(&self, key: &Key, change: impl FnOnce(&Store, &Key) -> Result<(), StorageError> + Send + 'static) {
+        let (store, of) = (self.store.clone(), key.clone());
+        if let Err(error) = task::blocking(move || change(&store, &of)).await {
+            tracing::error!(repository = %key.0, tag = %key.1, %error, "what was learnt of a tag is not kept on disk");
+        }
     }
 
     async fn recall(&self, key: &Key) -> Result<Option<Known>, CacheError> {
-        if let Some(known) = self.memory.known.get(key) {
+        if let Some(known) = self.memory.get(key) {
             return Ok(Some(known));
         }
         let (store, (repository, tag)) = (self.store.clone(), key.clone());
         let found = task::blocking(move || {
             let record = store.tag(&repository, &tag)?;
-            Ok::<_, CacheError>(record.map(|record| {
-                (record.digest, store.tag_checked(&repository, &tag).unwrap_or(record.at).max(record.at))
-            }))
+            Ok::<_, CacheError>(
+                record.map(|record| (record, store.tag_checked(&repository, &tag).unwrap_or(record.at).max(record.at))),
+            )
         })
         .await?;
-        let Some((digest, at)) = found else { return Ok(None) };
-        // A wall clock that was set back makes an answer old, never younger than it is.
-        let age = self.memory.clock.unix_seconds().checked_sub(at).map(Duration::from_secs);
-        let confirmed = age.and_then(|age| self.memory.clock.tick().checked_sub(age));
-        let known = Known { digest, confirmed, confirmed_at: at, failed: None };
-        self.memory.known.insert(key.clone(), known);
-        Ok(Some(known))
+        Ok(found.map(|(record, checked)| self.memory.read(key, record, checked)))
     }
 }
 
-impl Memory {
-    fn confirmed(&self, key: Key, digest: Digest) {
-        let (confirmed, confirmed_at) = (Some(self.clock.tick()), self.clock.unix_seconds());
-        self.absent.invalidate(&key);
-        self.known.insert(key, Known { digest, confirmed, confirmed_at, failed: None });
-    }
-
-    fn absent(&self, key: Key) {
-        self.absent.insert(key, self.clock.tick());
-    }
-
-    /// Unless the answer came in the meantime.
-    fn failed(&self, key: Key, known: Known) {
-        if self.known.get(&key).is_none_or(|now| now.confirmed == known.confirmed) {
-            self.known.insert(key, Known { failed: Some(self.clock.tick()), ..known });
-        }
-    }
-
-    fn stale(&self, known: &Known) -> Resolved {
-        let age = self.clock.unix_seconds().saturating_sub(known.confirmed_at);
-        Resolved { digest: known.digest, outcome: Outcome::Stale, age: Some(Duration::from_secs(age)) }
-    }
-
-    fn is_within(&self, since: Option<Instant>, lifetime: Duration) -> bool {
-        since.is_some_and(|since| self.clock.tick().saturating_duration_since(since) < lifetime)
+/// What is said of a tag whose registry says that it has none.
+fn missing(absence: Option<Absence>) -> Reason {
+    match absence {
+        Some(absence) if absence.is_gone => Reason::Gone(absence.since),
+        _ => Reason::Missing,
     }
 }

@@ -16,12 +16,14 @@ pub struct Answer {
     pub outcome: Option<Outcome>,
     /// The digest that is served.
     pub subject: Option<Digest>,
+    /// Whether a fallback said that the tag means it.
+    pub is_fallback: bool,
 }
 
 impl Answer {
     /// An answer that the cache had no part in.
     pub fn plain(response: Response<Body>) -> Answer {
-        Answer { response, outcome: None, subject: None }
+        Answer { response, outcome: None, subject: None, is_fallback: false }
     }
 }
 

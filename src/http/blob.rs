@@ -6,7 +6,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::answer::{Answer, finish};
 use super::body;
-use super::error::{ApiError, Resource};
+use super::error::{ApiError, Wanted};
 use super::headers::{self, Lifetime};
 use super::manifest::not_modified;
 use crate::cache::{Blob, Cache, CacheError};
@@ -24,20 +24,25 @@ pub async fn get<B>(
     request: &Request<B>,
     files: Option<FileSink>,
 ) -> Result<Answer, ApiError> {
-    let failed = |error: CacheError| ApiError::from_cache(error, Resource::Blob);
+    let failed = |error: CacheError| ApiError::from_cache(error, Wanted::Blob(digest));
     let has = headers::has(request.headers(), digest);
     let subject = Some(*digest);
     if request.method() == Method::HEAD {
         let (size, outcome) = cache.blob_size(repository, digest).await.map_err(failed)?;
         let builder = described(digest, Lifetime::Immutable);
         let response = if has { not_modified(builder)? } else { finish(sized(builder, size), body::empty())? };
-        return Ok(Answer { response, outcome: Some(outcome), subject });
+        return Ok(Answer { response, outcome: Some(outcome), subject, is_fallback: false });
     }
     let wanted = headers::range(request.headers(), digest);
     let mut blob = cache.blob(repository, digest, wanted).await.map_err(failed)?;
     let outcome = Some(blob.outcome);
     if has {
-        return Ok(Answer { response: not_modified(described(digest, Lifetime::Immutable))?, outcome, subject });
+        return Ok(Answer {
+            response: not_modified(described(digest, Lifetime::Immutable))?,
+            outcome,
+            subject,
+            is_fallback: false,
+        });
     }
     if blob.size.is_none() && request.version() < Version::HTTP_11 {
         // There an end is an end, a cut one, too: it gets the blob when it is whole.
@@ -52,7 +57,7 @@ pub async fn get<B>(
             part(digest, blob, files, range, size)?
         }
     };
-    Ok(Answer { response, outcome, subject })
+    Ok(Answer { response, outcome, subject, is_fallback: false })
 }
 
 fn described(digest: &Digest, lifetime: Lifetime) -> Builder {

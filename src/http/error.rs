@@ -4,6 +4,7 @@
 //! be had is 503, because a 404 would be a lie that clients show; a layer is 404, because on a 5xx Docker tries again for
 //! 75 seconds before it asks elsewhere.
 
+use std::fmt;
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -11,7 +12,7 @@ use thiserror::Error;
 
 use super::endpoint::TargetError;
 use crate::cache::CacheError;
-use crate::oci::{ErrorCode, NameError};
+use crate::oci::{Digest, ErrorCode, NameError, Reference, RepoName};
 use crate::routing::RouteError;
 
 /// What to tell a client who does not get what it asked for.
@@ -30,23 +31,40 @@ pub struct ApiError {
     pub unsatisfiable: Option<u64>,
 }
 
-/// What kind of thing was asked for: the same failure is told differently.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resource {
+/// What was asked for: the same failure is told differently of each.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a> {
     /// A manifest or an index.
-    Manifest,
+    Manifest(&'a RepoName, &'a Reference),
     /// A config or a layer.
-    Blob,
-    /// A list.
-    Listing,
+    Blob(&'a Digest),
+    /// A repository's tags.
+    Tags(&'a RepoName),
+    /// What refers to a manifest.
+    Referrers(&'a Digest),
+    /// What is cached.
+    Catalog,
 }
 
-impl Resource {
+impl Wanted<'_> {
     fn unknown(self) -> ErrorCode {
         match self {
-            Resource::Manifest => ErrorCode::ManifestUnknown,
-            Resource::Blob => ErrorCode::BlobUnknown,
-            Resource::Listing => ErrorCode::NameUnknown,
+            Wanted::Manifest(..) => ErrorCode::ManifestUnknown,
+            Wanted::Blob(_) => ErrorCode::BlobUnknown,
+            Wanted::Tags(_) | Wanted::Referrers(_) | Wanted::Catalog => ErrorCode::NameUnknown,
+        }
+    }
+}
+
+impl fmt::Display for Wanted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Wanted::Manifest(name, Reference::Tag(tag)) => write!(f, "{name}:{tag}"),
+            Wanted::Manifest(name, Reference::Digest(digest)) => write!(f, "{name}@{digest}"),
+            Wanted::Blob(digest) => write!(f, "{digest}"),
+            Wanted::Tags(name) => write!(f, "the list of tags of {name}"),
+            Wanted::Referrers(digest) => write!(f, "the list of referrers of {digest}"),
+            Wanted::Catalog => f.write_str("the catalogue"),
         }
     }
 }
@@ -81,30 +99,36 @@ impl ApiError {
         ApiError { status, unsatisfiable: Some(size), ..ApiError::new(ErrorCode::SizeInvalid, message) }
     }
 
-    /// What a failed lookup is told as.
-    pub fn from_cache(error: CacheError, resource: Resource) -> ApiError {
+    /// What a failed lookup of `wanted` is told as.
+    pub fn from_cache(error: CacheError, wanted: Wanted<'_>) -> ApiError {
         let message = error.to_string();
+        let later =
+            |message| ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) };
         match error {
             CacheError::Storage(ref cause) => {
                 tracing::error!(error = %cause, "the disk fails a request");
                 let message = "an error of the mirror's own: its log has the cause";
-                match resource {
-                    Resource::Blob => ApiError::new(ErrorCode::BlobUnknown, message),
-                    Resource::Manifest | Resource::Listing => ApiError::new(ErrorCode::Unknown, message),
+                match wanted {
+                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message),
+                    _ => ApiError::new(ErrorCode::Unknown, message),
                 }
             }
-            CacheError::Absent { .. } | CacheError::NotMirrored(_) => ApiError::new(resource.unknown(), message),
+            CacheError::Absent { .. } | CacheError::NotMirrored(_) => ApiError::new(wanted.unknown(), message),
             CacheError::NotAManifest { .. } => ApiError::new(ErrorCode::ManifestUnknown, message),
-            CacheError::Unavailable { .. }
-            | CacheError::Mismatch { .. }
-            | CacheError::Late
-            | CacheError::Busy
-            | CacheError::Abandoned => match resource {
-                Resource::Blob => ApiError::new(ErrorCode::BlobUnknown, message),
-                Resource::Manifest | Resource::Listing => {
-                    ApiError { retry_after: Some(RETRY_AFTER), ..ApiError::new(ErrorCode::Unavailable, message) }
+            CacheError::Private { .. } => ApiError::new(ErrorCode::Denied, message),
+            CacheError::Unavailable { .. } | CacheError::Late => match wanted {
+                Wanted::Blob(_) => {
+                    ApiError::new(ErrorCode::BlobUnknown, format!("{message}; {wanted} is not cached here"))
                 }
+                _ => later(format!("{message}; {wanted} is not cached here")),
             },
+            CacheError::Incomplete { .. } => later(format!("{message}, so {wanted} is not offered")),
+            CacheError::Undecided { .. } | CacheError::Mismatch { .. } | CacheError::Busy | CacheError::Abandoned => {
+                match wanted {
+                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message),
+                    _ => later(message),
+                }
+            }
         }
     }
 

@@ -1,11 +1,9 @@
 //! The headers of answers and the two request headers that decide anything (protocol.md, section 9).
 
-use std::time::Duration;
-
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::response::Builder;
 
-use crate::cache::Outcome;
+use crate::cache::Stale;
 use crate::oci::{Digest, RangeHeader};
 
 /// The legacy header by which clients of old recognise a registry.
@@ -52,16 +50,11 @@ pub fn content(mut builder: Builder, digest: &Digest, lifetime: Lifetime) -> Bui
         .header(header::CACHE_CONTROL, lifetime)
 }
 
-/// Says that an answer may be old. The one form of `Warning` that the specification allows has code 299.
-pub fn stale(builder: Builder, outcome: Outcome, age: Option<Duration>) -> Builder {
-    if outcome != Outcome::Stale {
-        return builder;
-    }
-    let builder = builder.header(
-        header::WARNING,
-        HeaderValue::from_static("299 - \"upstream could not confirm this answer: the cached copy may be old\""),
-    );
-    match age {
+/// Says that an answer may be old, and why. The one form of `Warning` that the specification allows has code 299.
+pub fn stale(builder: Builder, stale: Option<&Stale>) -> Builder {
+    let Some(stale) = stale else { return builder };
+    let builder = builder.header(header::WARNING, format!("299 - \"{stale}\""));
+    match stale.age {
         Some(age) => builder.header(header::AGE, age.as_secs()),
         None => builder,
     }

@@ -1,5 +1,7 @@
 //! Lists: tags, referrers, the catalogue of what is cached.
 
+use std::net::IpAddr;
+
 use hyper::header::{self, HeaderValue};
 use hyper::http::response::Builder;
 use hyper::{Method, Response};
@@ -9,9 +11,9 @@ use serde::Serialize;
 use super::answer::{Answer, finish};
 use super::body;
 use super::endpoint::Page;
-use super::error::{ApiError, Resource};
+use super::error::{ApiError, Wanted};
 use super::headers;
-use crate::cache::{Cache, CacheError, Outcome};
+use crate::cache::{Cache, CacheError, OnBehalfOf, Outcome};
 use crate::oci::{Digest, ErrorCode, MediaType, RepoName, Repository};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -41,12 +43,12 @@ pub async fn tags(
     let list = cache
         .tags(repository, n, page.last.as_deref())
         .await
-        .map_err(|error| ApiError::from_cache(error, Resource::Listing))?;
-    let builder = headers::stale(Response::builder(), list.outcome, None);
+        .map_err(|error| ApiError::from_cache(error, Wanted::Tags(&repository.name)))?;
+    let builder = headers::stale(Response::builder(), list.stale.as_ref());
     let next = list.tags.last().filter(|_| list.more);
     let builder = next_page(builder, &format!("/v2/{asked}/tags/list"), n, next.map(|tag| tag.as_str()), namespace);
     let response = json(builder, &Tags { name: asked, tags: &list.tags }, method)?;
-    Ok(Answer { response, outcome: Some(list.outcome), subject: None })
+    Ok(Answer { response, outcome: Some(list.outcome), subject: None, is_fallback: false })
 }
 
 /// What refers to a manifest: always a list.
@@ -56,19 +58,20 @@ pub async fn referrers(
     digest: &Digest,
     artifact_type: Option<&str>,
     method: &Method,
+    client: IpAddr,
 ) -> Result<Answer, ApiError> {
     let mut list = cache
-        .referrers(repository, digest)
+        .referrers(repository, digest, OnBehalfOf::Client(client))
         .await
-        .map_err(|error: CacheError| ApiError::from_cache(error, Resource::Listing))?;
-    let mut builder = headers::stale(Response::builder(), list.outcome, list.age);
+        .map_err(|error: CacheError| ApiError::from_cache(error, Wanted::Referrers(digest)))?;
+    let mut builder = headers::stale(Response::builder(), list.stale.as_ref());
     if let Some(artifact_type) = artifact_type {
         list.index.retain(artifact_type);
         builder = builder.header(headers::FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
     let builder = builder.header(header::CONTENT_TYPE, MediaType::OciIndex.as_str());
     let response = json(builder, &list.index, method)?;
-    Ok(Answer { response, outcome: Some(list.outcome), subject: Some(*digest) })
+    Ok(Answer { response, outcome: Some(list.outcome), subject: Some(*digest), is_fallback: false })
 }
 
 /// The repositories of which something is cached, under the names by which this mirror can be asked for them.
@@ -84,14 +87,15 @@ pub async fn catalog(cache: &Cache, page: &Page, method: &Method) -> Result<Answ
         })?),
         None => None,
     };
-    let mut found = if n == 0 { Vec::new() } else { cache.repositories(after, n + 1).await };
+    let found = if n == 0 { Ok(Vec::new()) } else { cache.repositories(after, n + 1).await };
+    let mut found = found.map_err(|error| ApiError::from_cache(error, Wanted::Catalog))?;
     let more = found.len() > n;
     found.truncate(n);
     let repositories: Vec<String> = found.iter().map(Repository::to_string).collect();
     let next = repositories.last().filter(|_| more).map(String::as_str);
     let builder = next_page(Response::builder(), "/v2/_catalog", Some(n), next, None);
     let response = json(builder, &Repositories { repositories: repositories.clone() }, method)?;
-    Ok(Answer { response, outcome: Some(Outcome::Hit), subject: None })
+    Ok(Answer { response, outcome: Some(Outcome::Hit), subject: None, is_fallback: false })
 }
 
 fn parse_repository(text: &str) -> Option<Repository> {

@@ -28,7 +28,7 @@ use self::record::{Record, Recorded};
 use crate::cache::Cache;
 use crate::clock::Clock;
 use crate::routing::{Route, Routes};
-use crate::server::{self, FileSink, Peer};
+use crate::server::{self, Peer};
 
 /// Answers requests to the mirror. Clones share everything.
 #[derive(Clone)]
@@ -37,7 +37,7 @@ pub struct Mirror {
 }
 
 struct Inner {
-    cache: Cache,
+    cache: Arc<Cache>,
     routes: Routes,
     clock: Clock,
     metrics: Metrics,
@@ -45,7 +45,7 @@ struct Inner {
 
 impl Mirror {
     /// The door to `cache`.
-    pub fn new(cache: Cache, routes: Routes, clock: Clock, registry: &prometheus::Registry) -> Mirror {
+    pub fn new(cache: Arc<Cache>, routes: Routes, clock: Clock, registry: &prometheus::Registry) -> Mirror {
         Mirror { inner: Arc::new(Inner { cache, routes, clock, metrics: Metrics::new(registry) }) }
     }
 
@@ -53,11 +53,11 @@ impl Mirror {
     pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Recorded> {
         let inner = &self.inner;
         let mut record = Record::begin(inner.clock.clone(), inner.metrics.clone(), peer.address, &request);
-        let mut response = match inner.answer(&request, &mut record, peer.files).await {
-            Ok(Answer { mut response, outcome, subject }) => {
+        let mut response = match inner.answer(&request, &mut record, peer).await {
+            Ok(Answer { mut response, outcome, subject, is_fallback }) => {
                 if let Some(outcome) = outcome {
                     response.headers_mut().insert(headers::CACHE, HeaderValue::from_static(outcome.as_str()));
-                    record.served(outcome, subject);
+                    record.served(outcome, subject, is_fallback);
                 }
                 response
             }
@@ -72,12 +72,7 @@ impl Mirror {
 }
 
 impl Inner {
-    async fn answer<B>(
-        &self,
-        request: &Request<B>,
-        record: &mut Record,
-        files: Option<FileSink>,
-    ) -> Result<Answer, ApiError> {
+    async fn answer<B>(&self, request: &Request<B>, record: &mut Record, peer: Peer) -> Result<Answer, ApiError> {
         if let Some(reason) = server::refuse(request) {
             return Err(ApiError::bad_request(&reason.to_string()));
         }
@@ -87,14 +82,15 @@ impl Inner {
         }
         let target = Target::parse(request.uri().path(), request.uri().query())?;
         record.endpoint(target.endpoint.name());
-        let ns = target.ns.as_deref();
+        let Peer { address, files, .. } = peer;
+        let (ns, client) = (target.ns.as_deref(), address.ip());
         let cache = &self.cache;
         match &target.endpoint {
             Endpoint::Base => base(method),
             Endpoint::Catalog(page) => listing::catalog(cache, page, method).await,
             Endpoint::Manifest(name, reference) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                let answer = manifest::get(cache, &repository, reference, method, headers).await;
+                let answer = manifest::get(cache, &repository, reference, method, headers, client).await;
                 in_namespace(answer, namespace)
             }
             Endpoint::Blob(name, digest) => {
@@ -108,7 +104,8 @@ impl Inner {
             }
             Endpoint::Referrers(name, digest, artifact_type) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                let answer = listing::referrers(cache, &repository, digest, artifact_type.as_deref(), method).await;
+                let artifact_type = artifact_type.as_deref();
+                let answer = listing::referrers(cache, &repository, digest, artifact_type, method, client).await;
                 in_namespace(answer, namespace)
             }
         }

@@ -30,6 +30,7 @@ pub struct Record {
     endpoint: &'static str,
     outcome: Option<Outcome>,
     subject: Option<Digest>,
+    is_fallback: bool,
     problem: Option<String>,
     // None if the client left before there was one.
     status: Option<StatusCode>,
@@ -56,6 +57,7 @@ impl Record {
             endpoint: "none",
             outcome: None,
             subject: None,
+            is_fallback: false,
             problem: None,
             status: None,
             bytes: 0,
@@ -69,9 +71,9 @@ impl Record {
         self.endpoint = endpoint;
     }
 
-    /// How the answer came about, and the digest that is served.
-    pub fn served(&mut self, outcome: Outcome, subject: Option<Digest>) {
-        (self.outcome, self.subject) = (Some(outcome), subject);
+    /// How the answer came about, the digest that is served, and whether a fallback said that the tag means it.
+    pub fn served(&mut self, outcome: Outcome, subject: Option<Digest>, is_fallback: bool) {
+        (self.outcome, self.subject, self.is_fallback) = (Some(outcome), subject, is_fallback);
     }
 
     /// Why there is none.
@@ -128,6 +130,7 @@ impl Drop for Record {
             status = self.status.map_or(0, |status| status.as_u16()),
             outcome,
             digest = self.subject.map(|digest| digest.to_string()).as_deref(),
+            fallback = self.is_fallback.then_some(true),
             size_bytes = self.bytes,
             duration_ms = elapsed.as_millis() as u64,
             // The server does not ask a body for more than it promised, so the end need not be seen.

@@ -66,6 +66,15 @@ pub fn replace(path: &Path, staging: &Path, content: &[u8]) -> Result<(), Storag
     write(path, staging, &[sum.as_bytes(), content, b"\n"])
 }
 
+/// Takes the small file at `path` away, durably. One that is not there is no error.
+pub fn remove(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
+        Err(error) => Err(StorageError::io("removing", path)(error)),
+    }
+}
+
 /// Reads what [`replace`] wrote. A file that is damaged counts as absent, and a log line says so.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     let bytes = match fs::read(path) {

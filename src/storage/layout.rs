@@ -11,6 +11,7 @@
 //! cached/docker.io/library/alpine/_links/    which digests this repository may be asked for
 //! cached/docker.io/library/alpine/_tags/     what its tags meant when upstream was last asked
 //! cached/docker.io/library/alpine/_referrers/
+//! cached/docker.io/library/alpine/_public    whether anyone may pull from it, as upstream said when last asked
 //! quarantine/                                content that was found to be wrong
 //! index/ index.epoch                         sled; can be deleted while nothing runs
 //! ```
@@ -22,6 +23,7 @@ use crate::oci::{Algorithm, Digest, Repository, Tag};
 const LINKS: &str = "_links";
 const TAGS: &str = "_tags";
 const REFERRERS: &str = "_referrers";
+const PUBLIC: &str = "_public";
 
 /// Knows where everything is.
 #[derive(Clone, Debug)]
@@ -127,6 +129,11 @@ impl Layout {
     pub fn referrers(&self, repository: &Repository, digest: &Digest) -> PathBuf {
         self.repository(repository).join(REFERRERS).join(file_name(digest))
     }
+
+    /// Whether anyone may pull from a repository.
+    pub fn public(&self, repository: &Repository) -> PathBuf {
+        self.repository(repository).join(PUBLIC)
+    }
 }
 
 /// `sha256-abcd…`: a digest as one path component.
@@ -154,6 +161,8 @@ pub enum Inside {
     Tags,
     /// Referrers.
     Referrers,
+    /// The file that says whether anyone may pull.
+    Public,
     /// A further component of a repository's name.
     Repository,
 }
@@ -164,6 +173,7 @@ pub fn inside(directory: &str) -> Inside {
         LINKS => Inside::Links,
         TAGS => Inside::Tags,
         REFERRERS => Inside::Referrers,
+        PUBLIC => Inside::Public,
         _ => Inside::Repository,
     }
 }
@@ -182,6 +192,7 @@ mod tests {
             layout.link(&repository, &digest),
             layout.tag(&repository, &"latest".parse().unwrap()),
             layout.referrers(&repository, &digest),
+            layout.public(&repository),
         ];
         for path in &paths {
             assert!(path.starts_with("/data") && !path.to_string_lossy().contains(".."), "{path:?}");

@@ -27,7 +27,7 @@ pub use claim::OpenError;
 pub use error::StorageError;
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
-pub use record::{ReferrersRecord, TagRecord};
+pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
 
 use self::claim::Claim;
 use self::index::{Change, Index};
@@ -202,23 +202,81 @@ impl Store {
         self.inner.index.tag_checked(repository, tag)
     }
 
-    /// Notes what a tag means now. A meaning that did not change is noted in the index alone: should that be lost, the
-    /// tag is merely asked about again.
+    /// Notes what a tag means now, and who said so. A meaning that did not change is noted in the index alone: should that
+    /// be lost, the tag is merely asked about again.
     ///
     /// # Errors
     /// The disk fails; the tag means what it meant before then.
-    pub fn set_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<(), StorageError> {
+    pub fn set_tag(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+        is_fallback: bool,
+    ) -> Result<(), StorageError> {
         let at = self.inner.clock.unix_seconds();
-        let (repository, tag) = (repository.clone(), tag.clone());
-        if self.tag(&repository, &tag)?.is_some_and(|record| record.digest == *digest) {
-            self.inner.index.record(Change::TagChecked { repository, tag, at });
+        let record = TagRecord { digest: *digest, at, is_fallback, absent: None };
+        if self.tag(repository, tag)?.is_some_and(|known| TagRecord { at, ..known } == record) {
+            self.inner.index.record(Change::TagChecked { repository: repository.clone(), tag: tag.clone(), at });
             return Ok(());
         }
-        let _open = self.while_open()?;
-        let record = serde_json::to_vec(&TagRecord { digest: *digest, at }).unwrap_or_default();
-        self.replace(self.inner.layout.tag(&repository, &tag), &record)?;
-        self.inner.index.record(Change::TagSet { repository, tag, digest: *digest, at });
+        self.write_tag(repository, tag, &record)
+    }
+
+    /// Notes what the registry said of a tag that it does not have any more. A tag that is not kept is none to note it of.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set_absent(&self, repository: &Repository, tag: &Tag, absent: AbsentRecord) -> Result<(), StorageError> {
+        let Some(known) = self.tag(repository, tag)?.filter(|known| known.absent != Some(absent)) else {
+            return Ok(());
+        };
+        let checked = self.tag_checked(repository, tag);
+        self.write_tag(repository, tag, &TagRecord { absent: Some(absent), ..known })?;
+        // Being told that it is not there confirms nothing: what the index knew of it stays.
+        if let Some(at) = checked {
+            self.inner.index.record(Change::TagChecked { repository: repository.clone(), tag: tag.clone(), at });
+        }
         Ok(())
+    }
+
+    /// Forgets a tag for good. What it meant stays, for those who ask by digest.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StorageError> {
+        let _open = self.while_open()?;
+        durable::remove(&self.inner.layout.tag(repository, tag))?;
+        self.inner.index.record(Change::TagRemoved { repository: repository.clone(), tag: tag.clone() });
+        Ok(())
+    }
+
+    fn write_tag(&self, repository: &Repository, tag: &Tag, record: &TagRecord) -> Result<(), StorageError> {
+        let _open = self.while_open()?;
+        let text = serde_json::to_vec(record).unwrap_or_default();
+        self.replace(self.inner.layout.tag(repository, tag), &text)?;
+        let (repository, tag, digest, at) = (repository.clone(), tag.clone(), record.digest, record.at);
+        self.inner.index.record(Change::TagSet { repository, tag, digest, at });
+        Ok(())
+    }
+
+    /// Whether anyone may pull from a repository, if that was ever learnt.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn public(&self, repository: &Repository) -> Result<Option<PublicRecord>, StorageError> {
+        let bytes = durable::read(&self.inner.layout.public(repository))?;
+        Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+    }
+
+    /// Notes whether anyone may pull from a repository.
+    ///
+    /// # Errors
+    /// The disk fails; what was noted before holds then.
+    pub fn set_public(&self, repository: &Repository, is_public: bool) -> Result<(), StorageError> {
+        let record = PublicRecord { is_public, at: self.inner.clock.unix_seconds() };
+        let record = serde_json::to_vec(&record).unwrap_or_default();
+        self.replace(self.inner.layout.public(repository), &record)
     }
 
     /// The tags that are known of a repository, in byte order.

@@ -11,6 +11,30 @@ pub struct TagRecord {
     pub digest: Digest,
     /// When that was learnt, in seconds since 1970.
     pub at: u64,
+    /// Whether a fallback said so, and not the registry itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_fallback: bool,
+    /// That the registry has said since then that it has no such tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub absent: Option<AbsentRecord>,
+}
+
+/// What the registry, being well, said of a tag that is kept here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AbsentRecord {
+    /// When it first said that there is no such tag, in seconds since 1970.
+    pub since: u64,
+    /// Whether it has said so again: it is gone.
+    pub is_gone: bool,
+}
+
+/// Whether anyone may pull from a repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PublicRecord {
+    /// Whether anyone may.
+    pub is_public: bool,
+    /// When that was learnt, in seconds since 1970.
+    pub at: u64,
 }
 
 /// A list of referrers, as upstream sent it.

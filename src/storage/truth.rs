@@ -82,7 +82,7 @@ fn walk_repository(registry: &Registry, name: &str, path: &Path, each: Each<'_>)
                 let below = if name.is_empty() { component } else { format!("{name}/{component}") };
                 walk_repository(registry, &below, &path, each)?
             }
-            (Inside::Referrers, _) | (_, Err(_)) => ControlFlow::Continue(()),
+            (Inside::Referrers | Inside::Public, _) | (_, Err(_)) => ControlFlow::Continue(()),
         };
         if flow.is_break() {
             return Ok(flow);
@@ -106,7 +106,7 @@ fn walk_tags(repository: &Repository, directory: &Path, each: Each<'_>) -> io::R
     for (name, path) in entries(directory)? {
         let record = durable::read(&path).map_err(io::Error::other)?;
         let record = record.and_then(|bytes| serde_json::from_slice::<TagRecord>(&bytes).ok());
-        let (Ok(tag), Some(TagRecord { digest, at })) = (name.parse(), record) else { continue };
+        let (Ok(tag), Some(TagRecord { digest, at, .. })) = (name.parse(), record) else { continue };
         if each(Change::TagSet { repository: repository.clone(), tag, digest, at }).is_break() {
             return Ok(ControlFlow::Break(()));
         }
