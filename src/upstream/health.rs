@@ -114,6 +114,16 @@ impl Health {
         self.parts().iter().any(|condition| matches!(condition.breaker.state(), State::Open { .. }))
     }
 
+    /// Since when a part has been out of order, the first of them, if any is; seconds since 1970.
+    pub fn down_since(&self) -> Option<u64> {
+        let parts = self.parts();
+        let since = parts.iter().filter_map(|condition| match condition.breaker.state() {
+            State::Open { since, .. } => Some(since.unix),
+            State::Well | State::Doubtful { .. } => None,
+        });
+        since.min()
+    }
+
     /// `question` goes to `part`; until what is returned is dropped, it is on the wire.
     pub fn sent(self: &Arc<Health>, part: Part, question: &Arc<Question>) -> OnWire {
         let number = self.parts()[part as usize].wire.add(self.clock.tick(), question);

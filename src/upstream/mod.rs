@@ -164,6 +164,11 @@ impl Upstream {
         self.0.registry.health().is_down()
     }
 
+    /// Since when the registry has been out of order, if it is; seconds since 1970.
+    pub fn down_since(&self) -> Option<u64> {
+        self.0.registry.health().down_since()
+    }
+
     /// Notes that someone with a copy at hand has waited for the registry for `patience` and does not wait any longer. A
     /// part that has left a question without an answer for so long counts as out of order until it answers one.
     pub fn lost_patience(&self, patience: Duration) {
