@@ -43,7 +43,7 @@ impl Backlog {
         }
     }
 
-    /// Whether a tag is to be served stale because its turn has not come.
+    /// Whether a tag is to be served stale because its turn has not come, or the question has not been answered.
     pub fn is_queued(&self, key: &Key) -> bool {
         let state = self.lock();
         state.at_work.contains(&key.0.registry) && state.tags.contains_key(key)
@@ -61,7 +61,7 @@ impl Backlog {
         order.into_iter().map(|(key, _)| key).collect()
     }
 
-    /// A tag's turn has come, or it was confirmed without one.
+    /// A tag has had its turn, or was confirmed without one.
     pub fn remove(&self, key: &Key) {
         let mut state = self.lock();
         state.tags.remove(key);

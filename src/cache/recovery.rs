@@ -60,12 +60,18 @@ impl Upkeep {
             if !tags.can_be_asked(&key) {
                 break;
             }
-            self.backlog.remove(&key);
+            if !self.backlog.is_queued(&key) {
+                continue;
+            }
+            let backlog = self.backlog.clone();
             task::spawn("recovery", async move {
                 tags.refresh(&key).await;
+                backlog.remove(&key);
                 drop(place);
             });
         }
+        // Until the last question has ended nobody waits for one.
+        let _all = places.acquire_many(AT_ONCE as u32).await;
         drop(at_work);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use super::error::CacheError;
 use crate::oci::Registry;
+use crate::upstream::UpstreamError;
 
 /// Why upstream has not confirmed what is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,10 @@ impl Reason {
         match error {
             error if error.is_absence() => Reason::Missing,
             error if error.is_limit() => Reason::Budget,
+            CacheError::Unavailable { reason, .. } => match **reason {
+                UpstreamError::Down { since, .. } => Reason::OutOfOrder(Some(since)),
+                _ => Reason::NoAnswer,
+            },
             _ => Reason::NoAnswer,
         }
     }

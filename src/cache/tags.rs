@@ -196,7 +196,7 @@ impl Inner {
     fn reason_not_to_ask(&self, key: &Key, known: &Known, origin: &Origin) -> Option<Reason> {
         if origin.upstream.is_down() {
             origin.note_trouble(self.clock.tick());
-            return Some(Reason::OutOfOrder(None));
+            return Some(Reason::OutOfOrder(origin.upstream.down_since()));
         }
         if self.backlog.is_queued(key) {
             return Some(Reason::Queued);
@@ -210,6 +210,8 @@ impl Inner {
     fn stale(&self, key: &Key, known: &Known, reason: Reason, origin: &Origin) -> Resolved {
         if reason.is_outage() {
             origin.upstream.served_stale();
+        }
+        if reason.is_outage() && reason != Reason::Queued {
             self.backlog.note(key, known.confirmed_at);
         }
         let Known { digest, is_fallback, .. } = *known;

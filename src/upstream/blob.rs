@@ -6,29 +6,7 @@ use hyper::StatusCode;
 use super::error::UpstreamError;
 use super::headers;
 use super::line::Answer;
-
-/// Which bytes of a blob are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// The first byte.
-    pub start: u64,
-    /// Behind the last byte; `None`: up to the blob's end.
-    pub end: Option<u64>,
-}
-
-impl Span {
-    /// All of them.
-    pub const WHOLE: Span = Span { start: 0, end: None };
-
-    /// The value of `Range`, if one is needed.
-    pub(super) fn header(self) -> Option<String> {
-        match self {
-            Span::WHOLE => None,
-            Span { start, end: None } => Some(format!("bytes={start}-")),
-            Span { start, end: Some(end) } => Some(format!("bytes={start}-{}", end.saturating_sub(1))),
-        }
-    }
-}
+use super::question::Span;
 
 /// The bytes of a blob, or of a part of it.
 pub struct BlobBody {
@@ -51,13 +29,13 @@ impl BlobBody {
             return Ok(BlobBody { start: 0, is_part: false, total: length, left: length, answer });
         }
         let Some(range) = headers::content_range(&answer.headers) else {
-            return Err(answer.invalid("it is a part without a Content-Range that can be read"));
+            return Err(answer.fault(answer.invalid("it is a part without a Content-Range that can be read")));
         };
         let is_end = span.end == Some(range.end) || range.total.is_none_or(|total| total == range.end);
         let is_start = range.start == span.start && span.end.is_none_or(|end| range.end <= end);
         let is_length = length.is_none_or(|length| length == range.end - range.start);
         if !is_start || !is_end || !is_length {
-            return Err(answer.invalid("it is another part than the one that was asked for"));
+            return Err(answer.fault(answer.invalid("it is another part than the one that was asked for")));
         }
         let left = Some(range.end - range.start);
         Ok(BlobBody { start: range.start, is_part: true, total: range.total, left, answer })
@@ -77,7 +55,7 @@ impl BlobBody {
         let Some(left) = self.left else { return Ok(piece) };
         let arrived = piece.as_ref().map_or(0, |piece| piece.len() as u64);
         let Some(still) = left.checked_sub(arrived) else {
-            return Err(self.answer.invalid("it is longer than it said"));
+            return Err(self.answer.fault(self.answer.invalid("it is longer than it said")));
         };
         self.left = Some(still);
         if piece.is_none() && still > 0 {

@@ -7,7 +7,7 @@ use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{HeaderMap, StatusCode};
 use moka::future::Cache;
 use moka::ops::compute::Op;
@@ -16,12 +16,11 @@ use super::challenge::{self, Challenge};
 use super::error::{Part, UpstreamError};
 use super::headers;
 use super::line::{Answer, Line};
-use super::metrics::Kind;
 use super::origin::Origin;
+use super::question::{By, Question};
 use super::realm;
 use super::settings::Account;
 use super::token::{MAX_ANSWER, Token, TokenService, basic};
-use super::transport::Bodiless;
 use crate::clock::Clock;
 use crate::oci::RepoName;
 use crate::task;
@@ -81,53 +80,68 @@ impl Credentials {
         Credentials(Arc::new(Inner { registry, account, line, clock, scheme: Mutex::new(None), tokens }))
     }
 
-    /// What to send with the first attempt to read from `repo`: nothing until the registry has said what it wants.
-    pub async fn known(&self, repo: &RepoName) -> Result<Option<Credential>, UpstreamError> {
+    /// What to send with the first attempt at `question`: nothing until the registry has said what it wants.
+    pub async fn known(&self, question: &Question) -> Result<Option<Credential>, UpstreamError> {
         match self.scheme() {
             None => Ok(None),
             Some(Scheme::Basic) => Ok(self.basic()),
-            Some(Scheme::Bearer(service)) => match self.token(repo, service).await {
-                Ok(credential) => Ok(Some(credential)),
-                Err(error) => {
-                    // Perhaps it has moved: the registry's next challenge tells.
-                    if error.is_outage() {
-                        self.remember(None);
-                    }
-                    Err(error)
-                }
-            },
+            Some(Scheme::Bearer(service)) => self.token(question, service).await.map(Some),
         }
     }
 
-    /// What to send after a 401 with these `headers`, for an attempt that had sent `refused`.
+    /// What to send after a 401 with these `headers`, for an attempt at `question` that had sent `refused`.
     pub async fn respond(
         &self,
         headers: &HeaderMap,
-        repo: &RepoName,
+        question: &Question,
         refused: Option<&Credential>,
     ) -> Result<Credential, UpstreamError> {
         let hopeless = UpstreamError::Refused { status: StatusCode::UNAUTHORIZED.as_u16() };
-        let scheme = match challenge::strongest(headers) {
-            None => return Err(hopeless),
-            Some(Challenge::Basic) => Scheme::Basic,
-            Some(Challenge::Bearer { realm, service }) => {
-                let realm = realm::check(&self.0.registry, &realm).map_err(|reason| {
-                    self.0.line.fault(Part::Token);
-                    UpstreamError::Forbidden { part: Part::Token, reason }
-                })?;
-                Scheme::Bearer(TokenService { realm, service })
-            }
+        let Some(scheme) = self.read(headers).inspect_err(|error| {
+            self.0.line.health().failed(&Arc::new(question.for_token()), error);
+        })?
+        else {
+            return Err(hopeless);
         };
-        let is_news = self.remember(Some(scheme.clone()));
+        let is_news = self.remember(scheme.clone());
         match (scheme, refused) {
             (Scheme::Basic, Some(Credential::Basic(_))) => Err(UpstreamError::AccountRefused { part: Part::Registry }),
             (Scheme::Basic, _) => self.basic().ok_or(hopeless),
             (Scheme::Bearer(_), Some(Credential::Token { is_fresh: true, .. })) if !is_news => Err(hopeless),
             (Scheme::Bearer(service), refused) => {
                 if let Some(Credential::Token { token, .. }) = refused {
-                    self.0.drop_token(repo, token).await;
+                    self.0.drop_token(&question.repo, token).await;
                 }
-                self.token(repo, service).await
+                self.token(question, service).await
+            }
+        }
+    }
+
+    /// Reads from a 401's `headers` how the registry wants to be asked, and says whether that is news.
+    pub fn learn(&self, headers: &HeaderMap) -> Result<bool, UpstreamError> {
+        Ok(self.read(headers)?.is_some_and(|scheme| self.remember(scheme)))
+    }
+
+    /// Fetches a new token for `question`'s repository, although there may be one; `None` if none is wanted.
+    pub async fn renew(&self, question: &Arc<Question>) -> Option<Result<(), UpstreamError>> {
+        let Some(Scheme::Bearer(service)) = self.scheme() else { return None };
+        Some(match self.0.fetch(question, &service).await {
+            Ok(token) => {
+                self.0.tokens.insert(question.repo.clone(), token).await;
+                Ok(())
+            }
+            Err(error) => Err(error),
+        })
+    }
+
+    fn read(&self, headers: &HeaderMap) -> Result<Option<Scheme>, UpstreamError> {
+        match challenge::strongest(headers) {
+            None => Ok(None),
+            Some(Challenge::Basic) => Ok(Some(Scheme::Basic)),
+            Some(Challenge::Bearer { realm, service }) => {
+                let realm = realm::check(&self.0.registry, &realm)
+                    .map_err(|reason| UpstreamError::Forbidden { part: Part::Token, reason })?;
+                Ok(Some(Scheme::Bearer(TokenService { realm, service })))
             }
         }
     }
@@ -141,27 +155,27 @@ impl Credentials {
     }
 
     /// Whether that was not known before.
-    fn remember(&self, scheme: Option<Scheme>) -> bool {
+    fn remember(&self, scheme: Scheme) -> bool {
         let mut known = self.0.scheme.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = *known != scheme;
-        *known = scheme;
+        let is_news = known.as_ref() != Some(&scheme);
+        *known = Some(scheme);
         is_news
     }
 
-    async fn token(&self, repo: &RepoName, service: TokenService) -> Result<Credential, UpstreamError> {
+    async fn token(&self, question: &Question, service: TokenService) -> Result<Credential, UpstreamError> {
         let began = self.0.clock.tick();
-        let old = self.0.tokens.get(repo).await;
+        let old = self.0.tokens.get(&question.repo).await;
         if let Some(token) = &old
             && !token.is_due(began)
         {
             return Ok(Credential::Token { token: token.clone(), is_fresh: false });
         }
-        let (inner, repo) = (self.0.clone(), repo.clone());
+        let (inner, question) = (self.0.clone(), Arc::new(question.for_token()));
         let fetching = task::spawn("token", async move {
             if let Some(old) = &old {
-                inner.drop_token(&repo, old).await;
+                inner.drop_token(&question.repo, old).await;
             }
-            inner.tokens.try_get_with_by_ref(&repo, inner.replace(&repo, &service, old)).await
+            inner.tokens.try_get_with_by_ref(&question.repo, inner.replace(&question, &service, old)).await
         });
         let token = match fetching.await {
             Ok(fetched) => fetched.map_err(|error| (*error).clone())?,
@@ -186,29 +200,38 @@ impl Inner {
     /// A new token, or the old one while the service is out of order and it still lives.
     async fn replace(
         &self,
-        repo: &RepoName,
+        question: &Arc<Question>,
         service: &TokenService,
         old: Option<Token>,
     ) -> Result<Token, UpstreamError> {
-        match self.fetch(repo, service).await {
+        match self.fetch(question, service).await {
             Err(error) if error.is_outage() => old.and_then(|old| old.kept(self.clock.tick())).ok_or(error),
             result => result,
         }
     }
 
-    async fn fetch(&self, repo: &RepoName, service: &TokenService) -> Result<Token, UpstreamError> {
-        let part = Part::Token;
-        let mut question = Bodiless::default();
-        *question.uri_mut() = service
-            .url(repo, self.account.as_ref())
-            .ok_or_else(|| UpstreamError::Invalid { part, reason: "its URL cannot take our question".into() })?;
-        question.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(header) = self.account.as_ref().and_then(basic) {
-            question.headers_mut().insert(AUTHORIZATION, header);
+    /// A new token. How that went is noted here, once for all who wait for it.
+    async fn fetch(&self, question: &Arc<Question>, service: &TokenService) -> Result<Token, UpstreamError> {
+        let fetched = self.fetch_from(question, service).await;
+        match &fetched {
+            Ok(_) if question.by == By::Client => self.line.health().succeeded(Part::Token, question),
+            Ok(_) => {}
+            // Whoever refuses us works.
+            Err(UpstreamError::Refused { .. }) => self.line.health().alive(Part::Token),
+            Err(error) => self.line.health().failed(question, error),
         }
-        let place = self.line.place(Kind::Token).await;
+        fetched
+    }
+
+    async fn fetch_from(&self, question: &Arc<Question>, service: &TokenService) -> Result<Token, UpstreamError> {
+        let part = Part::Token;
+        let url = service
+            .url(&question.repo, self.account.as_ref())
+            .ok_or_else(|| UpstreamError::Invalid { part, reason: "its URL cannot take our question".into() })?;
+        let request = question.request(&url, self.account.as_ref().and_then(basic));
+        let place = self.line.place(part, question).await?;
         let asked = self.clock.tick();
-        let mut answer = self.line.send(Kind::Token, part, question).await?.keeping(place);
+        let mut answer = self.line.send(part, question, request).await?.keeping(place);
         if answer.status != StatusCode::OK {
             return Err(self.refusal(&answer));
         }
@@ -224,7 +247,7 @@ impl Inner {
             StatusCode::TOO_MANY_REQUESTS => {
                 UpstreamError::RateLimited { part, retry_after: self.line.retry_after(&answer.headers) }
             }
-            StatusCode::UNAUTHORIZED if self.account.is_some() => answer.fault(UpstreamError::AccountRefused { part }),
+            StatusCode::UNAUTHORIZED if self.account.is_some() => UpstreamError::AccountRefused { part },
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_spoken => {
                 UpstreamError::Refused { status: answer.status.as_u16() }
             }

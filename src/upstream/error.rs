@@ -1,7 +1,7 @@
 //! Every way in which asking an upstream can end without an answer. Never holds a token, a password or a signed URL.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use thiserror::Error;
 
@@ -17,6 +17,9 @@ pub enum Part {
 }
 
 impl Part {
+    /// All of them, in the order in which they are met.
+    pub const ALL: [Part; 3] = [Part::Registry, Part::Token, Part::Cdn];
+
     /// The name in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -130,6 +133,16 @@ pub enum UpstreamError {
         /// Where, and which rule is against it.
         reason: String,
     },
+    /// It is known to be out of order, and was not asked.
+    #[error("{part} has been out of order since {}: {reason}", moment(*since))]
+    Down {
+        /// Who.
+        part: Part,
+        /// In seconds since 1970.
+        since: u64,
+        /// What went wrong with it.
+        reason: String,
+    },
     /// The body ended before its declared length.
     #[error("{part} broke off in the middle: {reason}")]
     Cut {
@@ -156,6 +169,29 @@ impl UpstreamError {
         matches!(self, UpstreamError::Refused { .. } | UpstreamError::Status { .. } | UpstreamError::Invalid { .. })
     }
 
+    /// Whether asking again in a moment is likely to help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, UpstreamError::Status { status: 500 | 502 | 503 | 504, .. })
+    }
+
+    /// What is wrong, without who.
+    pub fn reason(&self) -> String {
+        match self {
+            UpstreamError::Unreachable { reason, .. }
+            | UpstreamError::Invalid { reason, .. }
+            | UpstreamError::Forbidden { reason, .. }
+            | UpstreamError::Cut { reason, .. }
+            | UpstreamError::Down { reason, .. } => reason.clone(),
+            UpstreamError::TimedOut { phase, .. } => format!("it {phase} within the time allowed"),
+            UpstreamError::Status { status, .. } => format!("it answers {status}"),
+            UpstreamError::NotFound
+            | UpstreamError::Refused { .. }
+            | UpstreamError::RateLimited { .. }
+            | UpstreamError::OutOfRange { .. }
+            | UpstreamError::AccountRefused { .. } => self.to_string(),
+        }
+    }
+
     /// Whose error it is.
     pub fn part(&self) -> Part {
         match self {
@@ -168,14 +204,26 @@ impl UpstreamError {
             | UpstreamError::Status { part, .. }
             | UpstreamError::Invalid { part, .. }
             | UpstreamError::Forbidden { part, .. }
+            | UpstreamError::Down { part, .. }
             | UpstreamError::Cut { part, .. } => *part,
         }
     }
 }
 
+fn moment(unix_seconds: u64) -> humantime::Rfc3339Timestamp {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(unix_seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_outage_says_since_when_and_why() {
+        let down = UpstreamError::Down { part: Part::Cdn, since: 1_795_262_584, reason: "connection refused".into() };
+        assert_eq!(down.to_string(), "the CDN has been out of order since 2026-11-21T12:03:04Z: connection refused");
+        assert!(down.is_outage() && !down.is_doubtful());
+    }
 
     #[test]
     fn an_absence_is_no_outage_and_a_rate_limit_is_neither() {

@@ -15,7 +15,9 @@ use tokio::time::timeout;
 
 use super::error::{Part, Phase, UpstreamError};
 use super::headers::{self, RateLimit};
+use super::health::Health;
 use super::metrics::{Kind, Meter};
+use super::question::{By, Question};
 use super::transport::{Bodiless, Transport, describe};
 use crate::clock::Clock;
 
@@ -30,6 +32,7 @@ pub type Place = Option<OwnedSemaphorePermit>;
 pub struct Line {
     transport: Transport,
     meter: Meter,
+    health: Arc<Health>,
     clock: Clock,
     stall_timeout: Duration,
     downloads: Arc<Semaphore>,
@@ -39,17 +42,49 @@ pub struct Line {
 }
 
 impl Line {
-    /// A line for `width` downloads, and as many other requests, at a time.
-    pub fn new(transport: Transport, meter: Meter, clock: Clock, stall_timeout: Duration, width: usize) -> Line {
+    /// A line to the host of `health` for `width` downloads, and as many other requests, at a time.
+    pub fn new(
+        transport: Transport,
+        meter: Meter,
+        health: Arc<Health>,
+        clock: Clock,
+        stall_timeout: Duration,
+        width: usize,
+    ) -> Line {
         let places = || Arc::new(Semaphore::new(width.max(1)));
         let (downloads, others, rate_limit) = (places(), places(), Mutex::new(None));
-        Line { transport, meter, clock, stall_timeout, downloads, others, rate_limit }
+        Line { transport, meter, health, clock, stall_timeout, downloads, others, rate_limit }
     }
 
-    /// Waits for a place. Who has one must not wait for another: a token is fetched before or after, never meanwhile.
-    pub async fn place(&self, kind: Kind) -> Place {
-        let places = if kind == Kind::Blob { &self.downloads } else { &self.others };
-        places.clone().acquire_owned().await.ok()
+    /// The host's health.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Waits for a place from which to ask `part`, while it is not known to be out of order. Who has one must not wait
+    /// for another: a token is fetched before or after, never meanwhile. The probe has a place already.
+    pub async fn place(&self, part: Part, question: &Question) -> Result<Place, UpstreamError> {
+        if question.by == By::Probe {
+            return Ok(None);
+        }
+        self.health.admit(part)?;
+        let places = if question.kind == Kind::Blob { &self.downloads } else { &self.others };
+        let place = tokio::select! {
+            place = places.clone().acquire_owned() => place.ok(),
+            down = self.health.until_down(part) => return Err(down),
+        };
+        self.admit(part, question)?;
+        Ok(place)
+    }
+
+    /// A place for the probe, if nobody needs it.
+    pub fn place_to_spare(&self) -> Place {
+        self.others.clone().try_acquire_owned().ok()
+    }
+
+    /// Leave to ask `part` now.
+    pub fn admit(&self, part: Part, question: &Question) -> Result<(), UpstreamError> {
+        if question.by == By::Probe { Ok(()) } else { self.health.admit(part) }
     }
 
     /// Whether every place for downloads is taken.
@@ -57,29 +92,30 @@ impl Line {
         self.downloads.available_permits() == 0
     }
 
-    /// The answer to `question`, which is for `part`.
+    /// The answer to `request`, which is for `part` and asks `question`.
     pub async fn send(
         self: &Arc<Self>,
-        kind: Kind,
         part: Part,
-        mut question: Bodiless,
+        question: &Arc<Question>,
+        mut request: Bodiless,
     ) -> Result<Answer, UpstreamError> {
-        question.headers_mut().insert(USER_AGENT, AGENT);
-        question.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        request.headers_mut().insert(USER_AGENT, AGENT);
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let began = self.clock.tick();
-        let outcome = self.transport.send(part, question).await;
+        let on_wire = self.health.sent(part, question);
+        let outcome = self.transport.send(part, request).await;
         let status = outcome.as_ref().map(|head| head.status().as_u16());
-        self.meter.request(kind, status, self.clock.tick().duration_since(began));
-        self.meter.health(part, status.is_ok_and(|status| status < 500));
+        self.meter.request(question.kind, status, self.clock.tick().duration_since(began));
         let (head, body) = outcome?.into_parts();
+        on_wire.answered();
         if part == Part::Registry
             && let Some(told) = headers::rate_limit(&head.headers)
         {
             self.meter.rate_limit(told);
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         }
-        let answer =
-            Answer { status: head.status, headers: head.headers, part, body, line: self.clone(), _place: None };
+        let (line, question) = (self.clone(), question.clone());
+        let answer = Answer { status: head.status, headers: head.headers, part, question, body, line, _place: None };
         match headers::encoding(&answer.headers) {
             Some(encoding) if answer.status.is_success() => {
                 Err(answer
@@ -98,11 +134,6 @@ impl Line {
     pub fn retry_after(&self, headers: &HeaderMap) -> Option<Duration> {
         headers::retry_after(headers, self.clock.unix_seconds())
     }
-
-    /// Notes that `part` is not in working order.
-    pub fn fault(&self, part: Part) {
-        self.meter.health(part, false);
-    }
 }
 
 /// The beginning of what a stranger wrote, short enough for a message.
@@ -118,6 +149,7 @@ pub struct Answer {
     pub headers: HeaderMap,
     /// Whose it is.
     pub part: Part,
+    question: Arc<Question>,
     body: Incoming,
     line: Arc<Line>,
     /// Given back when this is dropped.
@@ -156,11 +188,11 @@ impl Answer {
     pub async fn whole(&mut self, limit: usize) -> Result<Bytes, UpstreamError> {
         let mut whole = BytesMut::new();
         if headers::content_length(&self.headers).is_some_and(|length| length > limit as u64) {
-            return Err(self.invalid(&format!("it is larger than {limit} bytes")));
+            return Err(self.fault(self.invalid(&format!("it is larger than {limit} bytes"))));
         }
         while let Some(piece) = self.next().await? {
             if whole.len() + piece.len() > limit {
-                return Err(self.invalid(&format!("it is larger than {limit} bytes")));
+                return Err(self.fault(self.invalid(&format!("it is larger than {limit} bytes"))));
             }
             whole.extend_from_slice(&piece);
         }
@@ -177,17 +209,17 @@ impl Answer {
 
     /// The error for an answer that cannot be used.
     pub fn invalid(&self, reason: &str) -> UpstreamError {
-        self.fault(UpstreamError::Invalid { part: self.part, reason: reason.into() })
+        UpstreamError::Invalid { part: self.part, reason: reason.into() }
     }
 
     /// The error for a status that is no answer.
     pub fn unexpected(&self) -> UpstreamError {
-        self.fault(UpstreamError::Status { part: self.part, status: self.status.as_u16() })
+        UpstreamError::Status { part: self.part, status: self.status.as_u16() }
     }
 
-    /// Passes `error` on, and notes that its part is not in working order.
+    /// Passes `error`, which came to light behind the head, on to the host's health and to who called.
     pub fn fault(&self, error: UpstreamError) -> UpstreamError {
-        self.line.fault(error.part());
+        self.line.health.failed(&self.question, &error);
         error
     }
 }

@@ -9,7 +9,7 @@ use super::headers::RateLimit;
 use crate::metric;
 
 /// What was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A manifest.
     Manifest,
@@ -92,6 +92,11 @@ impl Meter {
     /// Counts for `upstream`.
     pub fn new(metrics: Metrics, upstream: String) -> Meter {
         Meter { metrics, upstream }
+    }
+
+    /// What the upstream is called.
+    pub fn upstream(&self) -> &str {
+        &self.upstream
     }
 
     /// A request ended, with the head of an answer or without one.

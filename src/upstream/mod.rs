@@ -5,15 +5,20 @@
 //! checked before anything goes there.
 
 mod address;
+mod asker;
 mod blob;
+mod breaker;
 mod challenge;
 mod credentials;
 mod dial;
 mod error;
 mod headers;
+mod health;
+mod host;
 mod line;
 mod metrics;
 mod origin;
+mod probe;
 mod question;
 mod realm;
 mod redirect;
@@ -25,6 +30,7 @@ mod transport;
 mod trust;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,21 +38,26 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::watch;
 
-pub use blob::{BlobBody, Span};
+pub use blob::BlobBody;
 pub use error::{Part, Phase, UpstreamError};
 pub use headers::RateLimit;
 pub use metrics::Metrics;
+pub use question::Span;
 pub use settings::{Account, Settings, SetupError};
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{Digest, MediaType, Reference, Registry, RepoName, Tag};
+use asker::Asker;
 use credentials::Credentials;
 use dial::Dialer;
+use health::{Health, Outlook};
+use host::Host;
 use line::{Answer, Line, excerpt};
 use metrics::{Kind, Meter};
 use origin::Origin;
-use question::{Asker, Question};
+use probe::Probe;
+use question::Question;
 use transport::Transport;
 
 /// Largest page of tags that is read: some 100,000 long ones.
@@ -59,8 +70,8 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     name: Registry,
     parallel: usize,
-    line: Arc<Line>,
-    asker: Asker,
+    outlook: Outlook,
+    registry: Host,
 }
 
 /// How far a question may go.
@@ -120,11 +131,16 @@ impl Upstream {
         } = settings;
         let dialer = Dialer::new(&url, tls, connect_timeout);
         let transport = Transport::new(dialer, header_timeout, max_connections);
-        let meter = Meter::new(metrics, name.to_string());
-        let line = Arc::new(Line::new(transport, meter, clock.clone(), stall_timeout, max_connections));
-        let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock);
-        let asker = Asker::new(&url, line.clone(), credentials);
-        Ok(Upstream(Arc::new(Inner { name, parallel, line, asker })))
+        let (meter, outlook) = (Meter::new(metrics, name.to_string()), Outlook::default());
+        let host = url.host().unwrap_or_default().to_owned();
+        let health = Arc::new(Health::new(host, meter.clone(), clock.clone(), outlook.clone()));
+        let line = Line::new(transport, meter, health, clock.clone(), stall_timeout, max_connections);
+        let line = Arc::new(line);
+        let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock.clone());
+        let asker = Arc::new(Asker::new(&url, line));
+        Probe::look_after(&asker, credentials.clone(), clock.clone(), connect_timeout + header_timeout);
+        let registry = Host::new(asker, credentials, clock);
+        Ok(Upstream(Arc::new(Inner { name, parallel, outlook, registry })))
     }
 
     /// What clients call it.
@@ -139,18 +155,25 @@ impl Upstream {
 
     /// Whether every connection for blobs is taken.
     pub fn is_crowded(&self) -> bool {
-        self.0.line.is_crowded()
+        self.0.registry.line().is_crowded()
     }
 
     /// Whether content that is not here cannot be had now, from the registry or from any fallback: a part of each that
     /// is needed for it is out of order, and nobody need wait to find that out.
     pub fn is_down(&self) -> bool {
-        false
+        self.0.registry.health().is_down()
+    }
+
+    /// Since when the registry has been out of order, if it is; seconds since 1970.
+    pub fn down_since(&self) -> Option<u64> {
+        self.0.registry.health().down_since()
     }
 
     /// Notes that someone with a copy at hand has waited for the registry for `patience` and does not wait any longer. A
     /// part that has left a question without an answer for so long counts as out of order until it answers one.
-    pub fn lost_patience(&self, _patience: Duration) {}
+    pub fn lost_patience(&self, patience: Duration) {
+        self.0.registry.health().lost_patience(patience);
+    }
 
     /// Whether what no client waits for may be asked: the rate limit has more left than is reserved for those who wait.
     pub fn has_budget_to_spare(&self) -> bool {
@@ -171,16 +194,18 @@ impl Upstream {
     }
 
     /// Counts an answer that was served stale because this upstream is out of order, for the line that ends the outage.
-    pub fn served_stale(&self) {}
+    pub fn served_stale(&self) {
+        self.0.outlook.stale.fetch_add(1, Ordering::Relaxed);
+    }
 
     /// Changes whenever an outage ends.
     pub fn recoveries(&self) -> watch::Receiver<u64> {
-        watch::channel(0).1
+        self.0.outlook.recoveries.subscribe()
     }
 
     /// What it last told about its rate limit; an upstream without one never does.
     pub fn rate_limit(&self) -> Option<RateLimit> {
-        self.0.line.rate_limit()
+        self.0.registry.line().rate_limit()
     }
 
     /// What a manifest is. Free of charge on Docker Hub.
@@ -229,8 +254,7 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
-        let answer =
-            self.0.asker.ask(&Question { kind: Kind::Blob, repo, path: format!("blobs/{digest}"), span }).await?;
+        let answer = self.0.registry.ask(Question::of_blob(repo, format!("blobs/{digest}"), span)).await?;
         BlobBody::new(answer, span)
     }
 
@@ -242,7 +266,8 @@ impl Upstream {
         let mut answer = self.ask(Kind::Referrers, repo, format!("referrers/{digest}")).await?;
         let essence = headers::essence(&answer.headers);
         if essence != MediaType::OciIndex.as_str() && essence != "application/json" {
-            return Err(answer.invalid(&format!("a list of referrers cannot be {}", excerpt(&essence))));
+            let reason = format!("a list of referrers cannot be {}", excerpt(&essence));
+            return Err(answer.fault(answer.invalid(&reason)));
         }
         answer.whole(MAX_MANIFEST).await
     }
@@ -258,14 +283,15 @@ impl Upstream {
         let path = if query.is_empty() { "tags/list".into() } else { format!("tags/list?{}", query.join("&")) };
         let mut answer = self.ask(Kind::Tags, repo, path).await?;
         let body = answer.whole(MAX_TAGS).await?;
-        let list: TagList = serde_json::from_slice(&body).map_err(|_| answer.invalid("it is no list of tags"))?;
+        let list: TagList =
+            serde_json::from_slice(&body).map_err(|_| answer.fault(answer.invalid("it is no list of tags")))?;
         let tags = list.tags.unwrap_or_default();
         let more = headers::has_next_page(&answer.headers);
         Ok(TagPage { tags: tags.iter().filter_map(|tag| tag.parse().ok()).collect(), more })
     }
 
     async fn ask(&self, kind: Kind, repo: &RepoName, path: String) -> Result<Answer, UpstreamError> {
-        self.0.asker.ask(&Question { kind, repo, path, span: Span::WHOLE }).await
+        self.0.registry.ask(Question::new(kind, repo, path)).await
     }
 }
 

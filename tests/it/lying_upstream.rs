@@ -80,6 +80,7 @@ async fn a_blob_that_is_not_its_digest_is_never_complete_and_never_kept() {
             assert!(!shown_whole || answer.status == 404, "{case} at {size}: {}", answer.status);
             assert_nothing_kept(&larder, &digest, case);
             rule.lift();
+            larder.until_up().await;
             let answer = larder.get(&path).await;
             assert!(answer.complete && answer.body == content, "{case} at {size}: not fetched anew");
             assert_nothing_on_its_way(&larder, case);
@@ -166,6 +167,7 @@ async fn a_manifest_that_is_not_what_was_asked_for_is_never_served() {
         }
         assert_nothing_kept(&larder, &digest, case);
         rule.lift();
+        larder.until_up().await;
         assert_eq!(larder.get(&format!("/v2/{REPO}/manifests/{digest}")).await.body, image.manifest, "{case}");
     }
 }
@@ -227,6 +229,7 @@ async fn credentials_and_requests_stay_with_the_registry() {
         let rule = hub.fault(Target::Manifest, Fault::Realm(realm.clone()));
         assert_eq!(larder.get(TAG).await.status, 503, "{realm}");
         rule.lift();
+        larder.until_up().await;
         assert_eq!(larder.get(TAG).await.status, 200, "{realm}: with its own realm it works");
     }
     let asked = tokio::time::timeout(std::time::Duration::ZERO, canary.accept()).await;

@@ -6,7 +6,9 @@
 
 mod architecture;
 mod clients;
+mod completeness;
 mod config;
+mod gone;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
@@ -15,6 +17,8 @@ mod operator;
 mod outage;
 mod process;
 mod pull;
+mod recovery;
 mod resume;
 mod several_upstreams;
+mod stale;
 mod support;

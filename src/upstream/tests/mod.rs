@@ -1,6 +1,7 @@
 //! The room as a whole, over real sockets, against a peer that says whatever a test wants.
 
 mod access;
+mod outage;
 mod transfer;
 
 use std::future::pending;

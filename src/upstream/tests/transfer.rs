@@ -207,45 +207,44 @@ async fn each_question_reads_its_answer() {
 #[tokio::test]
 async fn what_happens_is_counted() {
     let limits = "ratelimit-limit: 100;w=21600\r\nratelimit-remaining: 20;w=21600\r\n";
-    let peer = Peer::new(move |number, _| match number {
-        0 => Reply::Say(answer(200, limits, "{}")),
-        1 => Reply::Say(answer(503, "", "")),
-        2 => Reply::Stall(String::new()),
+    let peer = Peer::new(move |_, head| match head {
+        _ if head.contains("/manifests/latest") => Reply::Say(answer(200, limits, "{}")),
+        _ if head.contains("/manifests/slow") => Reply::Stall(String::new()),
+        _ if head.contains("/manifests/") => Reply::Say(answer(503, "", "")),
         _ => Reply::Say(answer(307, "location: http://cdn.localhost:1/\r\n", "")),
     })
     .await;
     let figures = prometheus::Registry::new();
-    let upstream = Upstream::new(peer.settings(), Clock::system(), Metrics::new(&figures)).unwrap();
+    let metrics = Metrics::new(&figures);
+    let named = |name: &str| {
+        let settings = Settings { name: name.parse().unwrap(), ..peer.settings() };
+        Upstream::new(settings, Clock::system(), metrics.clone()).unwrap()
+    };
     let text = || prometheus::TextEncoder::new().encode_to_string(&figures.gather()).unwrap();
-    let has = |text: &str, lines: &[&str]| lines.iter().for_each(|line| assert!(text.contains(line), "{line}\n{text}"));
+    let has = |lines: &[&str]| lines.iter().for_each(|line| assert!(text().contains(line), "{line}\n{}", text()));
 
-    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
-    has(
-        &text(),
-        &[
-            r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
-            r#"larder_upstream_bytes_total{upstream="hub.test"} 2"#,
-            r#"larder_upstream_ratelimit_limit{upstream="hub.test"} 100"#,
-            r#"larder_upstream_ratelimit_remaining{upstream="hub.test"} 20"#,
-        ],
-    );
-    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
-    has(&text(), &[r#"larder_upstream_up{part="registry",upstream="hub.test"} 0"#]);
-    upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
-    upstream.blob(&alpine(), &digest(), Span::WHOLE).await.err().unwrap();
-    has(
-        &text(),
-        &[
-            r#"larder_upstream_requests_total{kind="manifest",status="200",upstream="hub.test"} 1"#,
-            r#"larder_upstream_requests_total{kind="manifest",status="503",upstream="hub.test"} 1"#,
-            r#"larder_upstream_requests_total{kind="manifest",status="timeout",upstream="hub.test"} 1"#,
-            r#"larder_upstream_requests_total{kind="blob",status="307",upstream="hub.test"} 1"#,
-            r#"larder_upstream_requests_total{kind="blob",status="error",upstream="hub.test"} 1"#,
-            r#"larder_upstream_request_duration_seconds_count{kind="manifest",upstream="hub.test"} 3"#,
-            r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
-            r#"larder_upstream_up{part="cdn",upstream="hub.test"} 0"#,
-        ],
-    );
+    let hub = named("hub.test");
+    has(&[r#"larder_upstream_up{part="cdn",upstream="hub.test"} 1"#]);
+    hub.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
+    hub.blob(&alpine(), &digest(), Span::WHOLE).await.err().unwrap();
+    has(&[
+        r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
+        r#"larder_upstream_up{part="cdn",upstream="hub.test"} 0"#,
+        r#"larder_upstream_bytes_total{upstream="hub.test"} 2"#,
+        r#"larder_upstream_ratelimit_limit{upstream="hub.test"} 100"#,
+        r#"larder_upstream_ratelimit_remaining{upstream="hub.test"} 20"#,
+        r#"larder_upstream_requests_total{kind="manifest",status="200",upstream="hub.test"} 1"#,
+        r#"larder_upstream_requests_total{kind="blob",status="307",upstream="hub.test"} 1"#,
+        r#"larder_upstream_requests_total{kind="blob",status="error",upstream="hub.test"} 1"#,
+        r#"larder_upstream_request_duration_seconds_count{kind="manifest",upstream="hub.test"} 1"#,
+    ]);
+    for (name, tag, status) in [("ill.test", "ill", "503"), ("slow.test", "slow", "timeout")] {
+        named(name).manifest(&alpine(), &tag.parse().unwrap(), Reach::Fallbacks).await.unwrap_err();
+        has(&[
+            &format!(r#"larder_upstream_up{{part="registry",upstream="{name}"}} 0"#),
+            &format!(r#"larder_upstream_requests_total{{kind="manifest",status="{status}",upstream="{name}"}} "#),
+        ]);
+    }
 }
 
 #[test]

@@ -105,6 +105,13 @@ impl Larder {
         }
     }
 
+    /// Moves time until the probe has found every part of every upstream well. What was wrong must be over.
+    pub async fn until_up(&self) {
+        while self.metric("larder_upstream_up", "").await < 3.0 {
+            self.clock.advance(Duration::from_secs(1));
+        }
+    }
+
     /// The sum of all series of a metric whose labels contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let page = Call::get("/metrics").send(self.admin()).await.text();
