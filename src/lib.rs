@@ -20,8 +20,9 @@ pub mod server;
 pub mod storage;
 pub mod upstream;
 
-// Beam.
+// Beams.
 pub mod cache;
+pub mod hosted;
 
 // Door.
 pub mod http;

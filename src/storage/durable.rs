@@ -132,6 +132,15 @@ pub fn note(path: &Path, content: &[u8]) -> Result<(), StorageError> {
     fs::write(path, summed(content)).map_err(StorageError::io("writing", path))
 }
 
+/// Whether there is nothing in a directory, or no directory.
+pub fn is_empty(directory: &Path) -> Result<bool, StorageError> {
+    match fs::read_dir(directory) {
+        Ok(mut listing) => Ok(listing.next().is_none()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(true),
+        Err(error) => Err(StorageError::io("listing", directory)(error)),
+    }
+}
+
 /// The names in a directory of ours, and where they are. One that is not there has none; a name that is not UTF-8 is none
 /// of ours.
 pub fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>, StorageError> {

@@ -42,6 +42,8 @@ pub enum StorageError {
     Lost {
         /// What is lost.
         digest: Digest,
+        /// Whether that was not known before.
+        new: bool,
     },
     /// The bytes that came are not those that were asked for.
     #[error("the bytes hash to {actual}, not to {expected}")]

@@ -85,7 +85,7 @@ impl Hosted {
     /// The disk fails.
     pub fn exists(&self, name: &RepoName) -> Result<bool, StorageError> {
         let directory = self.repository(name);
-        Ok(!durable::entries(&directory.links())?.is_empty() || !durable::entries(&directory.tags())?.is_empty())
+        Ok(!durable::is_empty(&directory.links())? || !durable::is_empty(&directory.tags())?)
     }
 
     /// The descriptors of what refers to a manifest, in the order of their digests.

@@ -48,9 +48,9 @@ pub fn open(vault: &Vault, name: &RepoName, digest: &Digest) -> Result<Option<(L
         Some(blob) if blob.size() == link.size() => Ok(Some((link, blob))),
         Some(_) => {
             vault.quarantine(digest, "its length is wrong")?;
-            Err(StorageError::Lost { digest: *digest })
+            Err(StorageError::Lost { digest: *digest, new: true })
         }
-        None => Err(StorageError::Lost { digest: *digest }),
+        None => Err(StorageError::Lost { digest: *digest, new: false }),
     }
 }
 
