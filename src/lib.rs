@@ -13,6 +13,7 @@ pub mod secret;
 pub mod task;
 
 // Tools.
+pub mod access;
 pub mod routing;
 pub mod server;
 
