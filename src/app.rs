@@ -226,14 +226,17 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
                 source,
             })?),
         };
-        let account = upstream.username.as_ref().zip(upstream.password.as_ref());
+        let uri = |url: &config::BaseUrl| url.as_str().parse().map_err(|_| Error::Url { name: name.clone() });
+        let accounts = upstream.accounts().map(|(username, password)| upstream::Account {
+            username: username.as_str().to_owned(),
+            password: password.clone(),
+        });
         let settings = upstream::Settings {
             name: upstream.name.registry().clone(),
-            url: upstream.url.as_str().parse().map_err(|_| Error::Url { name: name.clone() })?,
-            account: account.map(|(username, password)| upstream::Account {
-                username: username.as_str().to_owned(),
-                password: password.clone(),
-            }),
+            url: uri(&upstream.url)?,
+            fallbacks: upstream.fallback.iter().map(uri).collect::<Result<_, _>>()?,
+            accounts: accounts.collect(),
+            reserve: u64::from(upstream.reserve.get()),
             extra_ca,
             connect_timeout: upstream.connect_timeout.get(),
             header_timeout: upstream.header_timeout.get(),

@@ -201,7 +201,8 @@ impl Cache {
             }
         };
         let upstream = self.origins.of(repository)?;
-        if (upstream.is_down() || has_just_failed)
+        // A failed question alone may be the registry's own trouble, with its fallbacks as well as ever.
+        if (upstream.is_down() || (has_just_failed && !upstream.has_fallbacks()))
             && let Some(missing) = self.completeness.missing(repository, &answer.manifest).await?
         {
             self.metrics.incomplete(missing);

@@ -1,5 +1,6 @@
 //! Passwords: from a file or the environment, never from the configuration itself. Never sends or shows one.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -43,6 +44,17 @@ pub(super) fn read(config: &mut Config, document: &Document, variable: Option<&S
                 return Err(document.refused(&spot, format!("missing; {source} gives a password without a user")));
             }
             (Some(_), Some(_)) | (None, None) => {}
+        }
+        for (number, credential) in upstream.credentials.iter_mut().enumerate() {
+            let spot = document.spot(&format!("upstream.{index}.credentials.{number}.password_file"));
+            let password = read_file(credential.password_file.as_path());
+            credential.password = Some(password.map_err(|reason| document.refused(&spot, reason))?);
+        }
+        let mut names = HashSet::new();
+        let twice = upstream.accounts().map(|(name, _)| name).find(|name| !names.insert(*name)).cloned();
+        if let Some(twice) = twice {
+            let spot = document.spot(&format!("upstream.{index}.credentials"));
+            return Err(document.refused(&spot, format!("{twice} is there twice; each account once")));
         }
     }
     Ok(())

@@ -40,9 +40,11 @@ const KEYS: &[(&str, Effect)] = &[
     ("cache.pin", Later),
     ("upstream.name", Now),
     ("upstream.url", Now),
-    ("upstream.fallback", Later),
+    ("upstream.fallback", Now),
     ("upstream.username", Now),
     ("upstream.password_file", Now),
+    ("upstream.credentials.username", Now),
+    ("upstream.credentials.password_file", Now),
     ("upstream.allow", Now),
     ("upstream.deny", Now),
     ("upstream.default", Now),
@@ -55,12 +57,12 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.bandwidth", Later),
     ("upstream.proxy", Later),
     ("upstream.private", Later),
-    ("upstream.reserve", Later),
+    ("upstream.reserve", Now),
     ("upstream.on_deleted", Later),
 ];
 
 /// Sections that are written in double brackets, once for each.
-const REPEATED: &[&str] = &["registry.repository", "upstream"];
+const REPEATED: &[&str] = &["registry.repository", "upstream", "upstream.credentials"];
 
 /// What stands under a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +98,7 @@ pub(super) fn shape(key: &str) -> Option<Shape> {
 
 /// The environment variable that overrides `key`; none if it is in a section of which there can be many and no default.
 pub(super) fn variable(key: &str) -> Option<String> {
-    let one_of_many = is_within(key, "registry.repository");
+    let one_of_many = ["registry.repository", "upstream.credentials"].iter().any(|section| is_within(key, section));
     (!one_of_many).then(|| format!("LARDER_{}", key.replace('.', "_").to_ascii_uppercase()))
 }
 

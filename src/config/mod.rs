@@ -31,7 +31,7 @@ pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use error::ConfigError;
 pub use keys::{is_in_effect, keys};
 pub use quantities::{Bandwidth, Count, Size, Timeout, Ttl};
-pub use schema::{Admin, Cache, Config, Mirror, Registry, RepositoryRule, Tls, Upstream};
+pub use schema::{Admin, Cache, Config, Credential, Mirror, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
 
 impl Config {
@@ -76,9 +76,12 @@ impl Config {
 
     /// The configuration as a file that gives it again, but for the passwords.
     pub fn to_toml_masked(&self) -> String {
-        let with_password = self.upstreams.iter().filter(|upstream| upstream.password.is_some());
-        let masked: String =
-            with_password.map(|upstream| format!("# upstream {}: password = \"***\"\n", upstream.name)).collect();
+        let accounts = self.upstreams.iter().flat_map(|upstream| {
+            upstream
+                .accounts()
+                .map(|(username, _)| format!("# upstream {}: {username}: password = \"***\"\n", upstream.name))
+        });
+        let masked: String = accounts.collect();
         let text = toml::to_string(self).unwrap_or_else(|error| format!("# not to be written as TOML: {error}\n"));
         if masked.is_empty() { text } else { format!("{text}\n{masked}") }
     }

@@ -141,6 +141,9 @@ pub struct Upstream {
     /// The account's password. There is one exactly when there is a `username`.
     #[serde(skip)]
     pub password: Option<Secret>,
+    /// More accounts there, used in this order when those before them have nothing to spare.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub credentials: Vec<Credential>,
     /// Repositories that clients may pull.
     pub allow: Vec<Pattern>,
     /// Repositories that they may not pull all the same.
@@ -170,6 +173,28 @@ pub struct Upstream {
     pub reserve: Count<0, 1_000_000>,
     /// What becomes of an image we hold when this upstream says that it is gone.
     pub on_deleted: OnDeleted,
+}
+
+/// One of `credentials`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// The account.
+    pub username: UserName,
+    /// The file that the password was read from.
+    pub password_file: FilePath,
+    /// The account's password, which is always there once the configuration is.
+    #[serde(skip)]
+    pub password: Option<Secret>,
+}
+
+impl Upstream {
+    /// All accounts there, in the order in which they are used.
+    pub fn accounts(&self) -> impl Iterator<Item = (&UserName, &Secret)> {
+        let first = self.username.as_ref().zip(self.password.as_ref());
+        let others = self.credentials.iter().filter_map(|one| Some((&one.username, one.password.as_ref()?)));
+        first.into_iter().chain(others)
+    }
 }
 
 /// A constant of this file, which its own rules must accept; a test makes every default.
@@ -241,6 +266,7 @@ impl Default for Upstream {
             username: None,
             password_file: None,
             password: None,
+            credentials: Vec::new(),
             allow: vec![constant(Pattern::parse("**"))],
             deny: Vec::new(),
             default: true,

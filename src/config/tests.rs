@@ -46,6 +46,7 @@ url = "https://registry-1.docker.io"
 fallback = ["https://mirror.gcr.io"]
 username = "me"
 password_file = "PASSWORD_FILE"
+credentials = [{ username = "we", password_file = "PASSWORD_FILE" }]
 allow = ["**"]
 deny = []
 default = true
@@ -113,6 +114,8 @@ fn the_whole_contract_is_accepted_and_written_out_the_same() {
     assert_eq!(config.upstreams[0].name.to_string(), "docker.io");
     assert_eq!(config.upstreams[0].password.as_ref().unwrap().expose(), "hunter2");
     assert_eq!(config.upstreams[0].max_connections.get(), 16);
+    let accounts: Vec<_> = config.upstreams[0].accounts().map(|(name, word)| (name.as_str(), word.expose())).collect();
+    assert_eq!(accounts, [("me", "hunter2"), ("we", "hunter2")]);
     let written = config.to_toml_masked();
     assert!(!written.contains("hunter2") && written.contains("password = \"***\""), "{written}");
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -143,7 +146,6 @@ fn what_this_version_does_not_do_yet_is_told() {
             "cache.max_size = \"50GiB\"",
             "cache.pin = [\"library/alpine:*\"]",
             "upstream[docker.io].bandwidth = \"50MiB/s\"",
-            "upstream[docker.io].fallback = [\"https://mirror.gcr.io\"]",
         ]
     );
 }
@@ -266,6 +268,15 @@ const REFUSALS: &[(&str, &str)] = &[
         "larder.toml: registry.repository[golden/**].pull[#1] = \"a:b\": not a user's name; it cannot be empty or \
              have a colon in it",
     ),
+    (
+        "[[upstream]]\ncredentials = [{ username = \"me\" }]",
+        "larder.toml: upstream[docker.io].credentials[#1]: needs password_file as well",
+    ),
+    (
+        "[[upstream]]\ncredentials = [{ username = \"me\", password = \"hunter2\" }]",
+        "larder.toml: upstream[#1].credentials[#1].password: a password does not belong in this file; use \
+             password_file, or LARDER_UPSTREAM_PASSWORD",
+    ),
     ("data_dir = ", "larder.toml: line 1, column 12: not TOML: string values must be quoted, expected literal string"),
 ];
 
@@ -320,6 +331,7 @@ fn no_refusal_shows_a_secret() {
         "[[upstream]]\nfallback = [\"https://me:hunter2@a\"]".to_owned(),
         "[[upstream]]\nproxy = \"http://me:hunter2@a\"".to_owned(),
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{two_lines}\""),
+        format!("[[upstream]]\ncredentials = [{{ username = \"me\", password_file = \"{two_lines}\" }}]"),
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{empty}\""),
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{empty}.absent\""),
     ] {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use hyper::header::LOCATION;
 use hyper::{StatusCode, Uri};
 
+use super::allowance::Limit;
 use super::credentials::{Credential, Credentials};
 use super::error::{Part, UpstreamError};
 use super::headers;
@@ -44,6 +45,7 @@ impl Asker {
                 if question.by == By::Client {
                     health.succeeded(answer.part, question);
                 }
+                self.line.allowance().succeeded(credentials.who(), question.kind);
                 Ok(answer)
             }
             // Credentials have seen to those of the token service.
@@ -63,7 +65,7 @@ impl Asker {
             return Ok(());
         }
         let to_registry = Arc::new(Question { kind: Kind::Tags, path: "tags/list?n=1".into(), ..(**question).clone() });
-        let answer = self.follow(&to_registry, None).await;
+        let answer = self.follow(&to_registry, credentials, None).await;
         match (answer, renewed) {
             (Ok(answer), renewed) if is_challenge(&answer) => {
                 if credentials.learn(&answer.discard().await)? {
@@ -94,7 +96,15 @@ impl Asker {
             StatusCode::RANGE_NOT_SATISFIABLE if question.span != Span::WHOLE => {
                 Err(UpstreamError::OutOfRange { part: answer.part })
             }
-            _ => Err(self.refusal(question.kind, &answer)),
+            StatusCode::TOO_MANY_REQUESTS => {
+                let retry_after = self.line.retry_after(&answer.headers);
+                // Docker Hub says so in JSON where pulls are meant, and in bare text where it is all that we ask.
+                let is_json = headers::essence(&answer.headers).ends_with("json");
+                let limit = if question.kind == Kind::Manifest && is_json { Limit::Pulls } else { Limit::Requests };
+                self.line.allowance().limited(credentials.who(), limit, retry_after);
+                Err(UpstreamError::RateLimited { part: answer.part, retry_after })
+            }
+            _ => Err(refusal(question.kind, &answer)),
         }
     }
 
@@ -108,7 +118,7 @@ impl Asker {
             Err(_) if question.by == By::Probe => None,
             known => known?,
         };
-        let answer = self.follow(question, credential.as_ref()).await?;
+        let answer = self.follow(question, credentials, credential.as_ref()).await?;
         if !is_challenge(&answer) {
             return Ok(answer);
         }
@@ -119,9 +129,10 @@ impl Asker {
                 self.line.health().alive(Part::Registry);
             }
         })?;
-        let answer = self.follow(question, Some(&credential)).await?;
+        let answer = self.follow(question, credentials, Some(&credential)).await?;
         match credential {
             Credential::Basic(_) if is_challenge(&answer) => {
+                self.line.allowance().refused(credentials.who());
                 Err(UpstreamError::AccountRefused { part: Part::Registry })
             }
             _ => Ok(answer),
@@ -129,7 +140,12 @@ impl Asker {
     }
 
     /// The answer at the end of the redirects.
-    async fn follow(&self, question: &Arc<Question>, credential: Option<&Credential>) -> Result<Answer, UpstreamError> {
+    async fn follow(
+        &self,
+        question: &Arc<Question>,
+        credentials: &Credentials,
+        credential: Option<&Credential>,
+    ) -> Result<Answer, UpstreamError> {
         let (mut part, mut credential) = (Part::Registry, credential);
         let place = self.line.place(part, question).await?;
         let start = format!("{}/v2/{}/{}", self.base, question.repo, question.path);
@@ -138,6 +154,11 @@ impl Asker {
             self.line.admit(part, question)?;
             let request = question.request(&url, credential.map(Credential::header));
             let answer = self.line.send(part, question, request).await?;
+            if part == Part::Registry
+                && let Some(told) = headers::rate_limit(&answer.headers)
+            {
+                self.line.allowance().told(credentials.who(), told);
+            }
             let Some(next) = self.redirect(&url, &answer)? else { return Ok(answer.keeping(place)) };
             answer.discard().await;
             let origin = Origin::of(&next);
@@ -167,20 +188,16 @@ impl Asker {
             Err(Refusal::Forbidden(reason)) => Err(UpstreamError::Forbidden { part: Part::Cdn, reason }),
         }
     }
+}
 
-    fn refusal(&self, kind: Kind, answer: &Answer) -> UpstreamError {
-        let is_spoken = answer.part == Part::Registry && !headers::is_page(&answer.headers);
-        match answer.status {
-            StatusCode::TOO_MANY_REQUESTS => {
-                let retry_after = self.line.retry_after(&answer.headers);
-                UpstreamError::RateLimited { part: answer.part, retry_after }
-            }
-            StatusCode::NOT_FOUND if is_spoken && !is_bare_text(kind, answer) => UpstreamError::NotFound,
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_spoken => {
-                UpstreamError::Refused { status: answer.status.as_u16() }
-            }
-            _ => answer.unexpected(),
+fn refusal(kind: Kind, answer: &Answer) -> UpstreamError {
+    let is_spoken = answer.part == Part::Registry && !headers::is_page(&answer.headers);
+    match answer.status {
+        StatusCode::NOT_FOUND if is_spoken && !is_bare_text(kind, answer) => UpstreamError::NotFound,
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if is_spoken => {
+            UpstreamError::Refused { status: answer.status.as_u16() }
         }
+        _ => answer.unexpected(),
     }
 }
 

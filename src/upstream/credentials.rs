@@ -12,6 +12,7 @@ use hyper::{HeaderMap, StatusCode};
 use moka::future::Cache;
 use moka::ops::compute::Op;
 
+use super::allowance::{Limit, Who};
 use super::challenge::{self, Challenge};
 use super::error::{Part, UpstreamError};
 use super::headers;
@@ -66,6 +67,7 @@ pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     registry: Origin,
+    who: Option<Who>,
     account: Option<Account>,
     line: Arc<Line>,
     clock: Clock,
@@ -74,10 +76,21 @@ struct Inner {
 }
 
 impl Credentials {
-    /// Credentials for the registry at `registry`, as `account` or as anyone.
-    pub fn new(registry: Origin, account: Option<Account>, line: Arc<Line>, clock: Clock) -> Credentials {
+    /// Credentials for the registry at `registry`, as `account` or as anyone. What is asked with them counts for `who`.
+    pub fn new(
+        registry: Origin,
+        who: Option<Who>,
+        account: Option<Account>,
+        line: Arc<Line>,
+        clock: Clock,
+    ) -> Credentials {
         let tokens = Cache::builder().max_capacity(TOKENS).time_to_live(FORGOTTEN).build();
-        Credentials(Arc::new(Inner { registry, account, line, clock, scheme: Mutex::new(None), tokens }))
+        Credentials(Arc::new(Inner { registry, who, account, line, clock, scheme: Mutex::new(None), tokens }))
+    }
+
+    /// Whose they are.
+    pub fn who(&self) -> Option<Who> {
+        self.0.who
     }
 
     /// What to send with the first attempt at `question`: nothing until the registry has said what it wants.
@@ -218,6 +231,14 @@ impl Inner {
             Ok(_) => {}
             // Whoever refuses us works.
             Err(UpstreamError::Refused { .. }) => self.line.health().alive(Part::Token),
+            Err(UpstreamError::RateLimited { retry_after, .. }) => {
+                self.line.allowance().limited(self.who, Limit::Requests, *retry_after);
+                self.line.health().alive(Part::Token);
+            }
+            Err(UpstreamError::AccountRefused { .. }) => {
+                self.line.allowance().refused(self.who);
+                self.line.health().alive(Part::Token);
+            }
             Err(error) => self.line.health().failed(question, error),
         }
         fetched

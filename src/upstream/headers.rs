@@ -22,6 +22,8 @@ pub struct RateLimit {
     pub limit: u64,
     /// Those that are left of it.
     pub remaining: u64,
+    /// How long a window is, if that was said.
+    pub window: Option<Duration>,
 }
 
 /// `bytes a-b/total`.
@@ -86,11 +88,12 @@ pub fn digest(headers: &HeaderMap) -> Option<Digest> {
     text(headers, CONTENT_DIGEST)?.parse().ok()
 }
 
-/// The rate limit, if the answer says both its halves.
+/// The rate limit, if the answer says both its halves: `100;w=21600`.
 pub fn rate_limit(headers: &HeaderMap) -> Option<RateLimit> {
-    // `100;w=21600`: the window is not for us to keep.
     let pulls = |name| number(text(headers, name)?.split(';').next()?).ok();
-    Some(RateLimit { limit: pulls(LIMIT)?, remaining: pulls(REMAINING)? })
+    let window = text(headers, LIMIT)?.split(';').find_map(|param| param.trim().strip_prefix("w="));
+    let window = window.and_then(|seconds| number(seconds).ok()).map(Duration::from_secs);
+    Some(RateLimit { limit: pulls(LIMIT)?, remaining: pulls(REMAINING)?, window })
 }
 
 /// `Retry-After` in seconds, or as the moment in Unix time that some of Docker Hub's answers carry. The form with a
@@ -164,11 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_limit_is_read_without_its_window() {
+    fn the_rate_limit_is_read_with_its_window() {
         let both = headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", "20;w=21600")]);
-        assert_eq!(rate_limit(&both), Some(RateLimit { limit: 100, remaining: 20 }));
+        assert_eq!(
+            rate_limit(&both),
+            Some(RateLimit { limit: 100, remaining: 20, window: Some(Duration::from_secs(21_600)) })
+        );
         let plain = headers(&[("ratelimit-limit", "200"), ("ratelimit-remaining", "0")]);
-        assert_eq!(rate_limit(&plain), Some(RateLimit { limit: 200, remaining: 0 }));
+        assert_eq!(rate_limit(&plain), Some(RateLimit { limit: 200, remaining: 0, window: None }));
         for bad in ["", ";w=1", "many", "-1;w=1", "99999999999999999999"] {
             let half = headers(&[("ratelimit-limit", "100;w=21600"), ("ratelimit-remaining", bad)]);
             assert_eq!(rate_limit(&half), None, "{bad}");

@@ -124,6 +124,11 @@ impl Health {
         since.min()
     }
 
+    /// What is thought of `part`.
+    pub fn state(&self, part: Part) -> State {
+        self.parts()[part as usize].breaker.state().clone()
+    }
+
     /// `question` goes to `part`; until what is returned is dropped, it is on the wire.
     pub fn sent(self: &Arc<Health>, part: Part, question: &Arc<Question>) -> OnWire {
         let number = self.parts()[part as usize].wire.add(self.clock.tick(), question);

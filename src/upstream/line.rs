@@ -2,7 +2,7 @@
 //!
 //! Every answer's body is read here, under one time limit per piece. Never decides what an answer means.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -13,8 +13,9 @@ use hyper::{HeaderMap, StatusCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::allowance::Allowance;
 use super::error::{Part, Phase, UpstreamError};
-use super::headers::{self, RateLimit};
+use super::headers;
 use super::health::Health;
 use super::metrics::{Kind, Meter};
 use super::question::{By, Question};
@@ -33,32 +34,36 @@ pub struct Line {
     transport: Transport,
     meter: Meter,
     health: Arc<Health>,
+    allowance: Arc<Allowance>,
     clock: Clock,
     stall_timeout: Duration,
     downloads: Arc<Semaphore>,
     /// Apart from the downloads, so that a manifest never waits behind layers.
     others: Arc<Semaphore>,
-    rate_limit: Mutex<Option<RateLimit>>,
 }
 
 impl Line {
-    /// A line to the host of `health` for `width` downloads, and as many other requests, at a time.
+    /// A line to the host of that health and allowance, on which a body may stall for so long, with `width` places for
+    /// downloads and as many for other requests.
     pub fn new(
         transport: Transport,
         meter: Meter,
-        health: Arc<Health>,
+        (health, allowance): (Arc<Health>, Arc<Allowance>),
         clock: Clock,
-        stall_timeout: Duration,
-        width: usize,
+        (stall_timeout, width): (Duration, usize),
     ) -> Line {
         let places = || Arc::new(Semaphore::new(width.max(1)));
-        let (downloads, others, rate_limit) = (places(), places(), Mutex::new(None));
-        Line { transport, meter, health, clock, stall_timeout, downloads, others, rate_limit }
+        Line { transport, meter, health, allowance, clock, stall_timeout, downloads: places(), others: places() }
     }
 
     /// The host's health.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// What the host allows us.
+    pub fn allowance(&self) -> &Arc<Allowance> {
+        &self.allowance
     }
 
     /// Waits for a place from which to ask `part`, while it is not known to be out of order. Who has one must not wait
@@ -108,12 +113,6 @@ impl Line {
         self.meter.request(question.kind, status, self.clock.tick().duration_since(began));
         let (head, body) = outcome?.into_parts();
         on_wire.answered();
-        if part == Part::Registry
-            && let Some(told) = headers::rate_limit(&head.headers)
-        {
-            self.meter.rate_limit(told);
-            *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
-        }
         let (line, question) = (self.clone(), question.clone());
         let answer = Answer { status: head.status, headers: head.headers, part, question, body, line, _place: None };
         match headers::encoding(&answer.headers) {
@@ -123,11 +122,6 @@ impl Line {
             }
             _ => Ok(answer),
         }
-    }
-
-    /// What the registry last told about its rate limit.
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How long a part wants to be left alone.

@@ -5,7 +5,6 @@ use std::time::Duration;
 use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Registry};
 
 use super::error::{Part, UpstreamError};
-use super::headers::RateLimit;
 use crate::metric;
 
 /// What was asked.
@@ -28,7 +27,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn as_str(self) -> &'static str {
+    /// The name in metrics.
+    pub fn as_str(self) -> &'static str {
         match self {
             Kind::Manifest => "manifest",
             Kind::ManifestHead => "manifest_head",
@@ -50,6 +50,7 @@ pub struct Metrics {
     up: IntGaugeVec,
     limit: IntGaugeVec,
     remaining: IntGaugeVec,
+    fallback: IntCounterVec,
 }
 
 impl Metrics {
@@ -77,6 +78,11 @@ impl Metrics {
             ),
             limit: gauges("larder_upstream_ratelimit_limit", "Pulls that an upstream allows.", &["upstream"]),
             remaining: gauges("larder_upstream_ratelimit_remaining", "Pulls that are left of them.", &["upstream"]),
+            fallback: counters(
+                "larder_upstream_fallback_total",
+                "Answers that a fallback gave because the registry did not.",
+                &["upstream", "kind"],
+            ),
         }
     }
 }
@@ -86,12 +92,18 @@ impl Metrics {
 pub struct Meter {
     metrics: Metrics,
     upstream: String,
+    is_fallback: bool,
 }
 
 impl Meter {
     /// Counts for `upstream`.
     pub fn new(metrics: Metrics, upstream: String) -> Meter {
-        Meter { metrics, upstream }
+        Meter { metrics, upstream, is_fallback: false }
+    }
+
+    /// Counts what is asked of one of its fallbacks. The health and the rate limit that are shown are the registry's.
+    pub fn for_fallback(&self) -> Meter {
+        Meter { is_fallback: true, ..self.clone() }
     }
 
     /// What the upstream is called.
@@ -118,12 +130,23 @@ impl Meter {
 
     /// A part did what it should, or did not.
     pub fn health(&self, part: Part, is_up: bool) {
+        if self.is_fallback {
+            return;
+        }
         self.metrics.up.with_label_values(&[self.upstream.as_str(), part.as_str()]).set(i64::from(is_up));
     }
 
-    /// The upstream told its rate limit.
-    pub fn rate_limit(&self, told: RateLimit) {
-        self.metrics.limit.with_label_values(&[&self.upstream]).set(told.limit as i64);
-        self.metrics.remaining.with_label_values(&[&self.upstream]).set(told.remaining as i64);
+    /// The upstream told what its rate limit leaves us, over all accounts.
+    pub fn rate_limit(&self, limit: u64, remaining: u64) {
+        if self.is_fallback {
+            return;
+        }
+        self.metrics.limit.with_label_values(&[&self.upstream]).set(limit as i64);
+        self.metrics.remaining.with_label_values(&[&self.upstream]).set(remaining as i64);
+    }
+
+    /// A fallback gave what the registry did not.
+    pub fn fallback(&self, kind: Kind) {
+        self.metrics.fallback.with_label_values(&[self.upstream.as_str(), kind.as_str()]).inc();
     }
 }

@@ -5,9 +5,11 @@
 //! checked before anything goes there.
 
 mod address;
+mod allowance;
 mod asker;
 mod blob;
 mod breaker;
+mod budget;
 mod challenge;
 mod credentials;
 mod dial;
@@ -22,6 +24,7 @@ mod probe;
 mod question;
 mod realm;
 mod redirect;
+mod report;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -29,6 +32,7 @@ mod token;
 mod transport;
 mod trust;
 
+use std::future::{Future, ready};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,25 +44,19 @@ use tokio::sync::watch;
 
 pub use blob::BlobBody;
 pub use error::{Part, Phase, UpstreamError};
-pub use headers::RateLimit;
 pub use metrics::Metrics;
 pub use question::Span;
+pub use report::{AccountReport, HostReport, PartReport, PartState, Report};
 pub use settings::{Account, Settings, SetupError};
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{Digest, MediaType, Reference, Registry, RepoName, Tag};
-use asker::Asker;
-use credentials::Credentials;
-use dial::Dialer;
-use health::{Health, Outlook};
+use health::Outlook;
 use host::Host;
-use line::{Answer, Line, excerpt};
+use line::{Answer, excerpt};
 use metrics::{Kind, Meter};
-use origin::Origin;
-use probe::Probe;
 use question::Question;
-use transport::Transport;
 
 /// Largest page of tags that is read: some 100,000 long ones.
 const MAX_TAGS: usize = 16 << 20;
@@ -70,8 +68,11 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     name: Registry,
     parallel: usize,
+    has_account: bool,
     outlook: Outlook,
+    meter: Meter,
     registry: Host,
+    fallbacks: Vec<Host>,
 }
 
 /// How far a question may go.
@@ -118,29 +119,16 @@ impl Upstream {
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Upstream, SetupError> {
         settings.check()?;
         let tls = trust::client_config(&settings)?;
-        let Settings {
-            name,
-            url,
-            account,
-            connect_timeout,
-            header_timeout,
-            stall_timeout,
-            max_connections,
-            parallel,
-            ..
-        } = settings;
-        let dialer = Dialer::new(&url, tls, connect_timeout);
-        let transport = Transport::new(dialer, header_timeout, max_connections);
-        let (meter, outlook) = (Meter::new(metrics, name.to_string()), Outlook::default());
-        let host = url.host().unwrap_or_default().to_owned();
-        let health = Arc::new(Health::new(host, meter.clone(), clock.clone(), outlook.clone()));
-        let line = Line::new(transport, meter, health, clock.clone(), stall_timeout, max_connections);
-        let line = Arc::new(line);
-        let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock.clone());
-        let asker = Arc::new(Asker::new(&url, line));
-        Probe::look_after(&asker, credentials.clone(), clock.clone(), connect_timeout + header_timeout);
-        let registry = Host::new(asker, credentials, clock);
-        Ok(Upstream(Arc::new(Inner { name, parallel, outlook, registry })))
+        let (meter, outlook) = (Meter::new(metrics, settings.name.to_string()), Outlook::default());
+        let host = |url, accounts, meter| {
+            Host::new(url, accounts, &settings, tls.clone(), (meter, outlook.clone(), clock.clone()))
+        };
+        let registry = host(&settings.url, &settings.accounts, meter.clone());
+        // What our account is for is the registry alone.
+        let fallbacks = settings.fallbacks.iter().map(|url| host(url, &[], meter.for_fallback())).collect();
+        let has_account = !settings.accounts.is_empty();
+        let Settings { name, parallel, .. } = settings;
+        Ok(Upstream(Arc::new(Inner { name, parallel, has_account, outlook, meter, registry, fallbacks })))
     }
 
     /// What clients call it.
@@ -155,13 +143,19 @@ impl Upstream {
 
     /// Whether every connection for blobs is taken.
     pub fn is_crowded(&self) -> bool {
-        self.0.registry.line().is_crowded()
+        let serving = self.hosts().find(|host| !host.health().is_down());
+        serving.unwrap_or(&self.0.registry).line().is_crowded()
     }
 
     /// Whether content that is not here cannot be had now, from the registry or from any fallback: a part of each that
     /// is needed for it is out of order, and nobody need wait to find that out.
     pub fn is_down(&self) -> bool {
-        self.0.registry.health().is_down()
+        self.hosts().all(|host| host.health().is_down())
+    }
+
+    /// Whether content can be had from others, too, when the registry fails.
+    pub fn has_fallbacks(&self) -> bool {
+        !self.0.fallbacks.is_empty()
     }
 
     /// Since when the registry has been out of order, if it is; seconds since 1970.
@@ -177,20 +171,26 @@ impl Upstream {
 
     /// Whether what no client waits for may be asked: the rate limit has more left than is reserved for those who wait.
     pub fn has_budget_to_spare(&self) -> bool {
-        true
+        self.0.registry.line().allowance().has_to_spare()
     }
 
     /// Whether it is asked as someone, and not as anyone: then it may give what is not for everybody.
     pub fn has_account(&self) -> bool {
-        false
+        self.0.has_account
     }
 
     /// Whether anyone may pull from `repo`, asked without our account.
     ///
     /// # Errors
     /// See [`UpstreamError`]: it could not be asked.
-    pub async fn is_public(&self, _repo: &RepoName) -> Result<bool, UpstreamError> {
-        Ok(true)
+    pub async fn is_public(&self, repo: &RepoName) -> Result<bool, UpstreamError> {
+        // Only reading proves it: a token service grants what it likes, and the registry heeds it or not.
+        let question = Question::new(Kind::Tags, repo, "tags/list?n=1".into());
+        match self.0.registry.ask_as_stranger(question).await {
+            Ok(_tags) => Ok(true),
+            Err(UpstreamError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Counts an answer that was served stale because this upstream is out of order, for the line that ends the outage.
@@ -203,9 +203,13 @@ impl Upstream {
         self.0.outlook.recoveries.subscribe()
     }
 
-    /// What it last told about its rate limit; an upstream without one never does.
-    pub fn rate_limit(&self) -> Option<RateLimit> {
-        self.0.registry.line().rate_limit()
+    /// How it is, for people and their tools.
+    pub fn report(&self) -> Report {
+        Report {
+            name: self.0.name.to_string(),
+            registry: self.0.registry.report(),
+            fallbacks: self.0.fallbacks.iter().map(Host::report).collect(),
+        }
     }
 
     /// What a manifest is. Free of charge on Docker Hub.
@@ -216,10 +220,12 @@ impl Upstream {
         &self,
         repo: &RepoName,
         reference: &Reference,
-        _reach: Reach,
+        reach: Reach,
     ) -> Result<ManifestHead, UpstreamError> {
-        let answer = self.ask(Kind::ManifestHead, repo, format!("manifests/{reference}")).await?;
-        Ok(ManifestHead { digest: headers::digest(&answer.headers), is_fallback: false })
+        let question = Question::new(Kind::ManifestHead, repo, format!("manifests/{reference}"));
+        let read = |answer: Answer| ready(Ok(headers::digest(&answer.headers)));
+        let (digest, is_fallback) = self.ask(reach, question, read).await?;
+        Ok(ManifestHead { digest, is_fallback })
     }
 
     /// A manifest. Counts as a pull on Docker Hub.
@@ -230,10 +236,12 @@ impl Upstream {
         &self,
         repo: &RepoName,
         reference: &Reference,
-        _reach: Reach,
+        reach: Reach,
     ) -> Result<FetchedManifest, UpstreamError> {
-        let mut answer = self.ask(Kind::Manifest, repo, format!("manifests/{reference}")).await?;
-        Ok(FetchedManifest { bytes: answer.whole(MAX_MANIFEST).await?, is_fallback: false })
+        let question = Question::new(Kind::Manifest, repo, format!("manifests/{reference}"));
+        let read = |mut answer: Answer| async move { answer.whole(MAX_MANIFEST).await };
+        let (bytes, is_fallback) = self.ask(reach, question, read).await?;
+        Ok(FetchedManifest { bytes, is_fallback })
     }
 
     /// Whether those who may read `repo` may read this blob, and how long it is, if that can be learned.
@@ -241,8 +249,10 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn head_blob(&self, repo: &RepoName, digest: &Digest) -> Result<Option<u64>, UpstreamError> {
-        match self.ask(Kind::BlobHead, repo, format!("blobs/{digest}")).await {
-            Ok(answer) => Ok(headers::content_length(&answer.headers)),
+        let question = Question::new(Kind::BlobHead, repo, format!("blobs/{digest}"));
+        let read = |answer: Answer| ready(Ok(headers::content_length(&answer.headers)));
+        match self.ask(Reach::Fallbacks, question, read).await {
+            Ok((length, _)) => Ok(length),
             // A registry may redirect without looking: the one who has the bytes says that it has not.
             Err(UpstreamError::Status { part: Part::Cdn, status: 404 | 410 }) => Err(UpstreamError::NotFound),
             Err(error) => Err(error),
@@ -254,16 +264,19 @@ impl Upstream {
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
-        let answer = self.0.registry.ask(Question::of_blob(repo, format!("blobs/{digest}"), span)).await?;
-        BlobBody::new(answer, span)
+        let question = Question::of_blob(repo, format!("blobs/{digest}"), span);
+        let read = |answer| ready(BlobBody::new(answer, span));
+        Ok(self.ask(Reach::Fallbacks, question, read).await?.0)
     }
 
-    /// The index of what refers to a manifest, as it came.
+    /// The index of what refers to a manifest, as it came. Only from the registry: a fallback that knows of nothing says
+    /// so as if there were nothing.
     ///
     /// # Errors
     /// See [`UpstreamError`].
     pub async fn referrers(&self, repo: &RepoName, digest: &Digest) -> Result<Bytes, UpstreamError> {
-        let mut answer = self.ask(Kind::Referrers, repo, format!("referrers/{digest}")).await?;
+        let question = Question::new(Kind::Referrers, repo, format!("referrers/{digest}"));
+        let mut answer = self.0.registry.ask(question).await?;
         let essence = headers::essence(&answer.headers);
         if essence != MediaType::OciIndex.as_str() && essence != "application/json" {
             let reason = format!("a list of referrers cannot be {}", excerpt(&essence));
@@ -272,7 +285,8 @@ impl Upstream {
         answer.whole(MAX_MANIFEST).await
     }
 
-    /// A repository's tags, at most `n`, behind `last`. What is no tag is left out.
+    /// A repository's tags, at most `n`, behind `last`. What is no tag is left out. Only from the registry: nobody could
+    /// tell from a fallback's list what is missing in it.
     ///
     /// # Errors
     /// See [`UpstreamError`].
@@ -281,7 +295,7 @@ impl Upstream {
         let last = last.map(|last| format!("last={}", utf8_percent_encode(last, NON_ALPHANUMERIC)));
         let query: Vec<String> = n.into_iter().chain(last).collect();
         let path = if query.is_empty() { "tags/list".into() } else { format!("tags/list?{}", query.join("&")) };
-        let mut answer = self.ask(Kind::Tags, repo, path).await?;
+        let mut answer = self.0.registry.ask(Question::new(Kind::Tags, repo, path)).await?;
         let body = answer.whole(MAX_TAGS).await?;
         let list: TagList =
             serde_json::from_slice(&body).map_err(|_| answer.fault(answer.invalid("it is no list of tags")))?;
@@ -290,8 +304,48 @@ impl Upstream {
         Ok(TagPage { tags: tags.iter().filter_map(|tag| tag.parse().ok()).collect(), more })
     }
 
-    async fn ask(&self, kind: Kind, repo: &RepoName, path: String) -> Result<Answer, UpstreamError> {
-        self.0.registry.ask(Question::new(kind, repo, path)).await
+    fn hosts(&self) -> impl Iterator<Item = &Host> {
+        [&self.0.registry].into_iter().chain(&self.0.fallbacks)
+    }
+
+    /// What `read` makes of the first answer to `question`, and whether a fallback gave it. If nobody gives any, the
+    /// registry's word counts.
+    async fn ask<T, F: Future<Output = Result<T, UpstreamError>>>(
+        &self,
+        reach: Reach,
+        question: Question,
+        read: impl Fn(Answer) -> F,
+    ) -> Result<(T, bool), UpstreamError> {
+        let error = match self.0.registry.ask(question.clone()).await {
+            Ok(answer) => match read(answer).await {
+                Ok(content) => return Ok((content, false)),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if reach == Reach::Registry || !is_worth_another_host(question.kind, &error) {
+            return Err(error);
+        }
+        for fallback in &self.0.fallbacks {
+            let Ok(answer) = fallback.ask(question.clone()).await else { continue };
+            let Ok(content) = read(answer).await else { continue };
+            let (upstream, kind, repo) = (self.0.name.as_str(), question.kind.as_str(), &question.repo);
+            tracing::info!(upstream, fallback = fallback.name(), kind, %repo, reason = %error, "a fallback answered");
+            self.0.meter.fallback(question.kind);
+            return Ok((content, true));
+        }
+        Err(error)
+    }
+}
+
+/// Whether a fallback may know better than a registry that says so.
+fn is_worth_another_host(kind: Kind, error: &UpstreamError) -> bool {
+    match error {
+        // The blob is known, and has no such bytes.
+        UpstreamError::OutOfRange { .. } => false,
+        // HEAD has been refused for hours where GET was not (protocol 2.6): a GET goes first, and then as far as this one.
+        UpstreamError::Refused { .. } | UpstreamError::Status { status: 400..=499, .. } => kind != Kind::ManifestHead,
+        _ => true,
     }
 }
 

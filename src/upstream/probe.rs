@@ -105,6 +105,9 @@ impl Probe {
 
     /// Asks each part that is not well. The CDN is reached through the registry, so it comes last.
     async fn visit(&self, asker: &Asker, patients: Vec<Patient>) -> bool {
+        if asker.line().allowance().is_closed() {
+            return false;
+        }
         let Some(_place) = asker.line().place_to_spare() else { return false };
         let (through_registry, others): (Vec<_>, Vec<_>) =
             patients.into_iter().partition(|patient| patient.part == Part::Cdn);

@@ -15,8 +15,12 @@ pub struct Settings {
     pub name: Registry,
     /// Where its API is: `http` or `https`, a host, perhaps a path in front of `/v2/`.
     pub url: Uri,
-    /// As whom we ask; anonymous without.
-    pub account: Option<Account>,
+    /// Asked in this order, as nobody, when `url` is out of order, limits us, or lacks what is asked for.
+    pub fallbacks: Vec<Uri>,
+    /// As whom we ask: the first that has more than `reserve` pulls left. Anonymous without any.
+    pub accounts: Vec<Account>,
+    /// Pulls of the rate limit that are kept for who waits.
+    pub reserve: u64,
     /// Certificates in PEM that are trusted beside the system's.
     pub extra_ca: Option<Vec<u8>>,
     /// For the name's address, the connection and TLS together.
@@ -61,18 +65,22 @@ pub enum SetupError {
 impl Settings {
     /// Refuses what the rest of this room relies on not to be there.
     pub(super) fn check(&self) -> Result<(), SetupError> {
-        let (Some(authority), Some(host)) = (self.url.authority(), self.url.host()) else {
-            return Err(SetupError::Url("it has no host"));
-        };
-        let rules = [
-            (matches!(self.url.scheme_str(), Some("http" | "https")), "write http:// or https://"),
-            (!authority.as_str().contains('@'), "an account belongs in user name and password"),
-            (authority.as_str() == host || self.url.port_u16().is_some(), "its port is no number"),
-            (self.url.query().is_none(), "it has a query"),
-        ];
-        match rules.into_iter().find(|(is_kept, _)| !is_kept) {
-            Some((_, reason)) => Err(SetupError::Url(reason)),
-            None => Ok(()),
-        }
+        [&self.url].into_iter().chain(&self.fallbacks).try_for_each(check_url)
+    }
+}
+
+fn check_url(url: &Uri) -> Result<(), SetupError> {
+    let (Some(authority), Some(host)) = (url.authority(), url.host()) else {
+        return Err(SetupError::Url("it has no host"));
+    };
+    let rules = [
+        (matches!(url.scheme_str(), Some("http" | "https")), "write http:// or https://"),
+        (!authority.as_str().contains('@'), "an account belongs in user name and password"),
+        (authority.as_str() == host || url.port_u16().is_some(), "its port is no number"),
+        (url.query().is_none(), "it has a query"),
+    ];
+    match rules.into_iter().find(|(is_kept, _)| !is_kept) {
+        Some((_, reason)) => Err(SetupError::Url(reason)),
+        None => Ok(()),
     }
 }

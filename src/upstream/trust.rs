@@ -19,7 +19,8 @@ pub fn client_config(settings: &Settings) -> Result<ClientConfig, SetupError> {
     if let Some(pem) = &settings.extra_ca {
         add(&mut roots, pem)?;
     }
-    if roots.is_empty() && settings.url.scheme_str() == Some("https") {
+    let mut urls = [&settings.url].into_iter().chain(&settings.fallbacks);
+    if roots.is_empty() && urls.any(|url| url.scheme_str() == Some("https")) {
         return Err(SetupError::NothingTrusted);
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());

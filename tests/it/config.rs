@@ -92,9 +92,13 @@ fn the_full_configuration_says_what_is_not_yet_in_effect() {
             (section, section_says) = (line.trim_matches(['[', ']']).to_owned() + ".", comment.contains("Not yet:"));
             comment.clear();
         } else if let Some((name, _)) = line.split_once(" = ") {
-            let tls_part = if name == "tls" { ".cert" } else { "" };
+            let part = match name {
+                "tls" => ".cert",
+                "credentials" => ".username",
+                _ => "",
+            };
             let says = section_says || comment.contains("Not yet:");
-            let key = format!("{section}{name}{tls_part}");
+            let key = format!("{section}{name}{part}");
             assert_eq!(says, !larder::config::is_in_effect(&key), "{key}: {comment}");
             after_setting = true;
         }

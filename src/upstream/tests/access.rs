@@ -137,7 +137,7 @@ async fn a_token_outlives_its_service() {
 #[tokio::test]
 async fn a_password_goes_to_the_token_service_and_nowhere_else() {
     let peer = hub(|_| true).await;
-    let upstream = upstream(Settings { account: account(), ..peer.settings() });
+    let upstream = upstream(Settings { accounts: account(), ..peer.settings() });
     upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.count("authorization: Basic"), 1);
     let question = peer.heads().into_iter().find(|head| head.contains("authorization: Basic")).unwrap();
@@ -151,7 +151,7 @@ async fn a_realm_elsewhere_gets_nothing() {
     let peer =
         Peer::new(move |_, _| Reply::Say(answer(401, &format!("www-authenticate: Bearer realm=\"{realm}\"\r\n"), "")))
             .await;
-    let upstream = upstream(Settings { account: account(), ..peer.settings() });
+    let upstream = upstream(Settings { accounts: account(), ..peer.settings() });
     let error = upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Forbidden { part: Part::Token, .. }), "{error}");
     assert!(!error.to_string().contains("secret"));
@@ -166,15 +166,16 @@ async fn a_registry_may_ask_for_the_password_itself() {
         _ => Reply::Say(answer(401, "www-authenticate: Basic realm=\"x\"\r\n", "")),
     })
     .await;
-    let known = upstream(Settings { account: account(), ..peer.settings() });
+    let known = upstream(Settings { accounts: account(), ..peer.settings() });
     known.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     known.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(peer.heads().len(), 3);
     let error = peer.upstream().manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap_err();
     assert_eq!(error, UpstreamError::Refused { status: 401 });
-    let wrong = Some(Account { username: "me".into(), password: Secret::new("wrong") });
-    let error =
-        upstream(Settings { account: wrong, ..peer.settings() }).manifest(&alpine(), &latest(), Reach::Fallbacks).await;
+    let wrong = vec![Account { username: "me".into(), password: Secret::new("wrong") }];
+    let error = upstream(Settings { accounts: wrong, ..peer.settings() })
+        .manifest(&alpine(), &latest(), Reach::Fallbacks)
+        .await;
     assert_eq!(error.unwrap_err(), UpstreamError::AccountRefused { part: Part::Registry });
 }
 
@@ -194,7 +195,7 @@ async fn a_redirect_takes_the_range_along_and_leaves_the_credentials() {
         _ => Reply::Say(answer(401, "www-authenticate: Basic\r\n", "")),
     })
     .await;
-    let upstream = upstream(Settings { account: account(), ..peer.settings() });
+    let upstream = upstream(Settings { accounts: account(), ..peer.settings() });
     let mut body = upstream.blob(&alpine(), &digest(), Span { start: 4, end: None }).await.unwrap();
     assert_eq!((body.start, body.total), (4, Some(10)));
     assert_eq!(body.next().await.unwrap().unwrap(), "456789");

@@ -1,6 +1,7 @@
 //! The room as a whole, over real sockets, against a peer that says whatever a test wants.
 
 mod access;
+mod hosts;
 mod outage;
 mod transfer;
 
@@ -91,7 +92,9 @@ impl Peer {
         Settings {
             name: "hub.test".parse().unwrap(),
             url: self.url("/").parse().unwrap(),
-            account: None,
+            fallbacks: Vec::new(),
+            accounts: Vec::new(),
+            reserve: 10,
             extra_ca: None,
             connect_timeout: Duration::from_secs(2),
             header_timeout: Duration::from_millis(400),
@@ -161,8 +164,8 @@ pub fn json(body: &str) -> String {
 }
 
 /// The account of tests.
-pub fn account() -> Option<Account> {
-    Some(Account { username: "me".into(), password: Secret::new("hunter2") })
+pub fn account() -> Vec<Account> {
+    vec![Account { username: "me".into(), password: Secret::new("hunter2") }]
 }
 
 /// A CA that has signed nothing, so that tests do not depend on the system's.

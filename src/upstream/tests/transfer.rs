@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::upstream::Span;
-use crate::upstream::{BlobBody, Part, Phase, RateLimit, UpstreamError};
+use crate::upstream::{BlobBody, Part, Phase, UpstreamError};
 
 async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (UpstreamError, usize) {
     let peer = Peer::new(move |_, _| reply()).await;
@@ -194,7 +194,8 @@ async fn each_question_reads_its_answer() {
     let upstream = peer.upstream();
     let head = upstream.head_manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
     assert_eq!(head.digest, Some(digest()));
-    assert_eq!(upstream.rate_limit(), Some(RateLimit { limit: 100, remaining: 20 }));
+    let told = &upstream.report().registry.accounts[0];
+    assert_eq!((told.name.as_str(), told.limit, told.remaining), ("anonymous", Some(100), Some(20)));
     assert!(peer.heads()[0].contains("accept: application/vnd.oci.image.index.v1+json, application/vnd.docker"));
     assert!(peer.heads()[0].contains("user-agent: larder/"));
     let page = upstream.tags(&alpine(), Some(2), Some("1.0")).await.unwrap();
@@ -252,7 +253,9 @@ fn settings_that_cannot_work_are_refused_and_a_dead_network_is_no_reason() {
     let settings = |url: &str| Settings {
         name: "hub.test".parse().unwrap(),
         url: url.parse().unwrap(),
-        account: None,
+        fallbacks: Vec::new(),
+        accounts: Vec::new(),
+        reserve: 10,
         extra_ca: some_ca(),
         connect_timeout: Duration::from_secs(1),
         header_timeout: Duration::from_secs(1),
