@@ -110,8 +110,8 @@ impl Server {
 
         let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
         let cache = Arc::new(cache);
-        let door = Mirror::new(cache, routes(config)?, clock, &registry);
-        let pages = Admin::new(registry, drain.clone(), store.clone());
+        let door = Mirror::new(cache.clone(), routes(config)?, clock.clone(), &registry);
+        let pages = Admin::new(registry, drain.clone(), cache, clock);
         let addresses = (mirror.local_addr(), admin.local_addr());
         tracing::info!(mirror = %addresses.0, admin = %addresses.1, data_dir = %config.data_dir.as_path().display(), "serving");
 

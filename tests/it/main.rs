@@ -20,4 +20,5 @@ mod pull;
 mod recovery;
 mod resume;
 mod stale;
+mod status;
 mod support;
