@@ -40,6 +40,28 @@ async fn with_little_left_nothing_is_asked_that_no_client_waits_for() {
 }
 
 #[tokio::test]
+async fn with_little_left_tags_are_served_as_they_are_and_say_so() {
+    let hub = Hub::plain().await;
+    let image = Image::small(1);
+    hub.push(REPO, "latest", &image);
+    hub.settings(|settings| settings.rate_limit = Some((100, 12)));
+    let larder = Larder::configured(&hub, "tag_ttl = \"60s\"", "reserve = 11").await;
+    assert_eq!(larder.get(&manifest("latest")).await.body, image.manifest);
+    hub.clear();
+    larder.clock.advance(Duration::from_secs(61));
+    let answer = larder.get(&manifest("latest")).await;
+    assert_eq!((answer.status, answer.header("x-larder-cache")), (200, Some("stale")));
+    assert!(answer.header("warning").unwrap().contains("limits our rate"), "{:?}", answer.header("warning"));
+    assert_eq!(hub.count(Target::ManifestHead), 0);
+    larder.clock.advance(EXPIRED);
+    assert_eq!(
+        larder.get(&manifest("latest")).await.header("x-larder-cache"),
+        Some("revalidated"),
+        "it may be asked again"
+    );
+}
+
+#[tokio::test]
 async fn what_a_fallback_says_of_a_tag_is_marked_and_believed_until_the_registry_can_be_asked() {
     let (hub, other) = (Hub::plain().await, Hub::plain().await);
     let (old, new) = (Image::small(1), Image::small(2));
