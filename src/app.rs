@@ -140,8 +140,8 @@ impl Server {
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache, routes(config)?, ours.clone(), clock.clone(), figures.clone());
-        let pages = Admin::new(registry, drain.clone(), store.clone());
+        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,

@@ -7,6 +7,8 @@ mod failure;
 mod logging;
 mod process_environment;
 mod serve;
+mod status;
+mod status_text;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Status(status::Status),
 }
 
 /// Runs the command that the process was started with.
@@ -31,6 +34,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Status(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +56,9 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }
-        for (command, detail) in [("serve", "Without a file"), ("check-config", "Passwords are masked")] {
+        for (command, detail) in
+            [("serve", "Without a file"), ("check-config", "Passwords are masked"), ("status", "Exits with")]
+        {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
         }

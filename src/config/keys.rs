@@ -56,9 +56,9 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.parallel", Now),
     ("upstream.bandwidth", Later),
     ("upstream.proxy", Later),
-    ("upstream.private", Later),
+    ("upstream.private", Now),
     ("upstream.reserve", Now),
-    ("upstream.on_deleted", Later),
+    ("upstream.on_deleted", Now),
 ];
 
 /// Sections that are written in double brackets, once for each.

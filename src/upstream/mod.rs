@@ -153,6 +153,11 @@ impl Upstream {
         self.hosts().all(|host| host.health().is_down())
     }
 
+    /// Whether content can be had from others, too, when the registry fails.
+    pub fn has_fallbacks(&self) -> bool {
+        !self.0.fallbacks.is_empty()
+    }
+
     /// Since when the registry has been out of order, if it is; seconds since 1970.
     pub fn down_since(&self) -> Option<u64> {
         self.0.registry.health().down_since()

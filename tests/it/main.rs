@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod architecture;
+mod budget;
 mod clients;
 mod completeness;
 mod config;
@@ -15,10 +16,12 @@ mod lying_upstream;
 mod malformed;
 mod operator;
 mod outage;
+mod private;
 mod process;
 mod pull;
 mod recovery;
 mod resume;
 mod several_upstreams;
 mod stale;
+mod status;
 mod support;
