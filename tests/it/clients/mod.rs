@@ -13,6 +13,7 @@ mod layers;
 mod outage;
 mod podman;
 mod process;
+mod proxy;
 mod registry;
 mod relay;
 mod scratch;
