@@ -5,8 +5,12 @@
 mod check_config;
 mod failure;
 mod logging;
+mod new_password;
+mod output;
 mod process_environment;
+mod replace_file;
 mod serve;
+mod user;
 
 use std::process::ExitCode;
 
@@ -24,6 +28,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    User(user::User),
 }
 
 /// Runs the command that the process was started with.
@@ -31,6 +36,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::User(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,7 +54,8 @@ mod tests {
     fn the_command_line_is_sound_and_every_help_has_an_example() {
         let cli = Cli::command();
         cli.clone().debug_assert();
-        for command in cli.get_subcommands().chain([&cli]) {
+        let nested = cli.get_subcommands().flat_map(|command| command.get_subcommands());
+        for command in cli.get_subcommands().chain(nested).chain([&cli]) {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }

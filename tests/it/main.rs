@@ -17,3 +17,4 @@ mod process;
 mod pull;
 mod resume;
 mod support;
+mod user_command;
