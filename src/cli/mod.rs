@@ -2,6 +2,8 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod cert;
+mod certificate;
 mod check_config;
 mod failure;
 mod logging;
@@ -10,6 +12,7 @@ mod output;
 mod process_environment;
 mod replace_file;
 mod serve;
+mod trust_places;
 mod user;
 
 use std::process::ExitCode;
@@ -29,6 +32,7 @@ enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     User(user::User),
+    Cert(cert::Cert),
 }
 
 /// Runs the command that the process was started with.
@@ -37,6 +41,7 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::User(command) => command.run(),
+        Command::Cert(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
