@@ -82,7 +82,7 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
     Ok(content.map(<[u8]>::to_vec))
 }
 
-fn unsum(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn unsum(bytes: &[u8]) -> Option<&[u8]> {
     let (sum, rest) = bytes.split_at_checked(9)?;
     let content = rest.strip_suffix(b"\n")?;
     let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;

@@ -10,6 +10,8 @@ mod challenge;
 mod credentials;
 mod dial;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod line;
 mod metrics;

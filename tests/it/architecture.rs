@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 8] = [
     &["cache"],
     &["http"],
     &["admin", "config"],
-    &["app"],
+    &["app", "fuzzing"],
     &["cli"],
 ];
 
