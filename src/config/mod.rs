@@ -9,6 +9,8 @@ mod credentials;
 mod document;
 mod environment;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod quantities;
 mod schema;

@@ -8,6 +8,8 @@ mod blob;
 mod claim;
 mod durable;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod garbage;
 mod home;
 mod hosted;

@@ -15,6 +15,8 @@ mod challenge;
 mod credentials;
 mod dial;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod host;

@@ -14,7 +14,7 @@ const FLOORS: [&[&str]; 8] = [
     &["cache", "hosted"],
     &["http"],
     &["admin", "config"],
-    &["app"],
+    &["app", "fuzzing"],
     &["cli"],
 ];
 

@@ -6,6 +6,7 @@
 
 mod architecture;
 mod budget;
+mod cert_command;
 mod clients;
 mod completeness;
 mod config;
@@ -25,3 +26,4 @@ mod several_upstreams;
 mod stale;
 mod status;
 mod support;
+mod user_command;
