@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use prometheus::Registry;
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -18,6 +19,7 @@ use crate::cache::{self, Cache, Lifetimes};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::http::Mirror;
+use crate::metric;
 use crate::routing::{Mirrored, Routes};
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
 use crate::storage::{self, OpenError, Store};
@@ -108,6 +110,7 @@ impl Server {
 
         let cache = Cache::new(store.clone(), upstreams, cache_settings(config), clock.clone(), &registry);
         let door = Mirror::new(cache, routes(config)?, clock, &registry);
+        show_cap(config, &registry);
         let pages = Admin::new(registry, drain.clone(), store.clone());
         let addresses = (mirror.local_addr(), admin.local_addr());
         tracing::info!(mirror = %addresses.0, admin = %addresses.1, data_dir = %config.data_dir.as_path().display(), "serving");
@@ -156,6 +159,8 @@ pub fn run(config: Config) -> Result<(), Error> {
     let done = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
+        tell_systemd(&NotifyState::Ready);
+        feed_watchdog();
         let drain = server.drain.clone();
         task::spawn("signals", async move {
             loop {
@@ -164,6 +169,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
+                tell_systemd(&NotifyState::Stopping);
                 drain.begin(GRACE);
             }
         });
@@ -174,6 +180,25 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Fills that nobody waits for must not hold up the end; what they wrote is discarded at the next start.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise.
+fn tell_systemd(state: &NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, ?state, "systemd cannot be told");
+    }
+}
+
+/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
+fn feed_watchdog() {
+    if let Some(limit) = sd_notify::watchdog_enabled() {
+        task::spawn("watchdog", async move {
+            loop {
+                tell_systemd(&NotifyState::Watchdog);
+                tokio::time::sleep(limit / 2).await;
+            }
+        });
+    }
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
@@ -189,6 +214,13 @@ fn raise_descriptor_limit() {
 fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {
     let tls = tls.map(|tls| TlsFiles { cert: tls.cert.as_path().to_owned(), key: tls.key.as_path().to_owned() });
     server::Settings { name, listen: listen.addr(), tls, limits: Limits::default() }
+}
+
+/// Beside `larder_cache_bytes`, so that a dashboard need not know the configuration.
+fn show_cap(config: &Config, registry: &Registry) {
+    let help = "The most bytes that cached content may take on disk: cache.max_size.";
+    let cap = metric::gauge(registry, "larder_cache_max_bytes", help);
+    cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {

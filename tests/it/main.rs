@@ -7,6 +7,7 @@
 mod architecture;
 mod clients;
 mod config;
+mod grafana;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
@@ -17,3 +18,4 @@ mod process;
 mod pull;
 mod resume;
 mod support;
+mod systemd;
