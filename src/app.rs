@@ -159,8 +159,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let done = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
-        tell_systemd(&NotifyState::Ready);
-        feed_watchdog();
+        task::spawn("systemd", async {
+            tell_systemd(NotifyState::Ready).await;
+            feed_watchdog().await;
+        });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
             loop {
@@ -169,7 +171,8 @@ pub fn run(config: Config) -> Result<(), Error> {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
-                tell_systemd(&NotifyState::Stopping);
+                // Past a second systemd is not waited for: clients are.
+                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -182,22 +185,23 @@ pub fn run(config: Config) -> Result<(), Error> {
     done
 }
 
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise.
-fn tell_systemd(state: &NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, ?state, "systemd cannot be told");
-    }
+/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
+/// listen, so nothing that clients wait for may stand behind it.
+async fn tell_systemd(state: NotifyState<'static>) {
+    task::blocking(move || {
+        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
+            tracing::warn!(%error, ?state, "systemd cannot be told");
+        }
+    })
+    .await;
 }
 
 /// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-fn feed_watchdog() {
-    if let Some(limit) = sd_notify::watchdog_enabled() {
-        task::spawn("watchdog", async move {
-            loop {
-                tell_systemd(&NotifyState::Watchdog);
-                tokio::time::sleep(limit / 2).await;
-            }
-        });
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tell_systemd(NotifyState::Watchdog).await;
+        tokio::time::sleep(limit / 2).await;
     }
 }
 

@@ -7,6 +7,7 @@ mod failure;
 mod logging;
 mod process_environment;
 mod serve;
+mod setup;
 
 use std::process::ExitCode;
 
@@ -24,6 +25,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Setup(setup::Setup),
 }
 
 /// Runs the command that the process was started with.
@@ -31,6 +33,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Setup(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,7 +55,9 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }
-        for (command, detail) in [("serve", "Without a file"), ("check-config", "Passwords are masked")] {
+        for (command, detail) in
+            [("serve", "Without a file"), ("check-config", "Passwords are masked"), ("setup", "kept beside them")]
+        {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
         }

@@ -17,5 +17,6 @@ mod outage;
 mod process;
 mod pull;
 mod resume;
+mod setup;
 mod support;
 mod systemd;

@@ -1,13 +1,22 @@
 //! What systemd hears from a service of `Type=notify`, and what it says to the unit that is shipped.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::binary::larder;
 use crate::support::client::PATIENCE;
+
+/// Whatever the test comes to.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// The next thing that systemd is told and that is not the dog being fed.
 fn next_news(socket: &UnixDatagram) -> String {
@@ -34,11 +43,11 @@ fn systemd_hears_when_it_serves_that_it_lives_and_that_it_stops() {
     command.arg("serve").current_dir(home.path()).stdout(Stdio::null()).stderr(Stdio::null());
     command.env("LARDER_MIRROR_LISTEN", "127.0.0.1:0").env("LARDER_ADMIN_LISTEN", "127.0.0.1:0");
     command.env("NOTIFY_SOCKET", home.path().join("notify")).env("WATCHDOG_USEC", "20000");
-    let mut child = command.spawn().unwrap();
+    let mut child = Killed(command.spawn().unwrap());
     assert_eq!(next(&socket), "READY=1");
     // Fed more than once: it is a loop and not a greeting.
     assert_eq!([next(&socket), next(&socket)], ["WATCHDOG=1", "WATCHDOG=1"]);
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
     assert_eq!(next_news(&socket), "STOPPING=1");
-    assert!(child.wait().unwrap().success());
+    assert!(child.0.wait().unwrap().success());
 }

@@ -1,16 +1,21 @@
 //! The real `larder` binary between the upstream and the clients.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use super::http;
-use super::process::{Process, command};
+use super::process::{Process, command, run};
 use super::registry::Registry;
 use super::scratch::{Scratch, private_address};
 
-/// A running mirror of one upstream.
+/// A running mirror of one upstream, as which it stands for Docker Hub and for ghcr.io.
 pub(super) struct Larder {
     process: Process,
+    /// The authority's certificate, if clients are to speak TLS.
+    ca: Option<PathBuf>,
     mirror: SocketAddr,
     admin: SocketAddr,
     config: PathBuf,
@@ -19,22 +24,38 @@ pub(super) struct Larder {
 
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
+        Self::start(upstream, false)
+    }
+
+    /// The same, with a certificate that nobody trusts before being told to.
+    pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
+        Self::start(upstream, true)
+    }
+
+    fn start(upstream: &Registry, tls: bool) -> Self {
         let home = Scratch::new("mirror");
         let (mirror, admin) = (private_address(), private_address());
+        let ca = tls.then(|| certificates(mirror, &home));
+        let own = match &ca {
+            Some(_) => format!("tls = {{ cert = {:?}, key = {:?} }}", home.join("cert.pem"), home.join("key.pem")),
+            None => String::new(),
+        };
         // A tag may be served without asking for a second only: so a test that outlives it sees answers that were
         // confirmed by the upstream, and, when that is gone, answers that could not be.
         let config = format!(
             "data_dir = {:?}\n\
-             [mirror]\nlisten = \"{mirror}\"\n\
+             [mirror]\nlisten = \"{mirror}\"\n{own}\n\
              [admin]\nlisten = \"{admin}\"\n\
              [cache]\ntag_ttl = \"1s\"\n\
-             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
+             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\ndefault = true\n\
+             [[upstream]]\nname = \"ghcr.io\"\nurl = \"{}\"\n",
             home.join("data"),
+            upstream.url(),
             upstream.url()
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
-        Self { process, mirror, admin, config, home }
+        Self { process, ca, mirror, admin, config, home }
     }
 
     /// Ends the server and starts it on the same data, upstream or no upstream.
@@ -43,13 +64,29 @@ impl Larder {
         self.process = serve(&self.config, self.admin, &self.home);
     }
 
-    /// Where clients pull.
-    pub(super) fn mirror(&self) -> SocketAddr {
-        self.mirror
+    pub(super) fn is_tls(&self) -> bool {
+        self.ca.is_some()
     }
 
-    pub(super) fn mirror_url(&self) -> String {
-        format!("http://{}", self.mirror)
+    /// `larder setup CLIENT --write` for this mirror, on a machine whose `/` is `root`.
+    pub(super) fn set_up(&self, client: &str, root: &Path) {
+        self.set_up_with(client, root, self.ca.as_deref());
+    }
+
+    /// The same, for somebody who forgot the authority's certificate.
+    pub(super) fn set_up_without_ca(&self, client: &str, root: &Path) {
+        self.set_up_with(client, root, None);
+    }
+
+    fn set_up_with(&self, client: &str, root: &Path, ca: Option<&Path>) {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        let mut command = command(env!("CARGO_BIN_EXE_larder"), self.home.path());
+        command.args(["setup", client, "--mirror", &format!("{scheme}://{}", self.mirror)]);
+        command.args(["--registry", "docker.io", "--registry", "ghcr.io", "--write", "--root"]).arg(root);
+        if let Some(ca) = ca {
+            command.arg("--ca").arg(ca);
+        }
+        run(&mut command);
     }
 
     /// How many requests were answered with this outcome; any outcome if it is empty.
@@ -62,6 +99,19 @@ impl Larder {
         let counts = lines.filter(|line| line.contains(&label)).filter_map(|line| line.rsplit(' ').next());
         counts.map(|count| count.parse::<u64>().unwrap()).sum()
     }
+}
+
+/// An authority's certificate, and in `home` the mirror's with its key.
+fn certificates(mirror: SocketAddr, home: &Scratch) -> PathBuf {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let ca = home.write("ca.pem", &authority.self_signed(&authority_key).unwrap().pem());
+    let own = CertificateParams::new([mirror.ip().to_string()]).unwrap();
+    let own = own.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    fs::write(home.join("cert.pem"), own.pem()).unwrap();
+    fs::write(home.join("key.pem"), key.serialize_pem()).unwrap();
+    ca
 }
 
 fn serve(config: &PathBuf, admin: SocketAddr, home: &Scratch) -> Process {

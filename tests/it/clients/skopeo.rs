@@ -8,7 +8,7 @@ use super::Client;
 use super::images::{Image, Manifest};
 use super::larder::Larder;
 use super::layers;
-use super::podman::registries_conf;
+use super::podman::REGISTRIES_CONF;
 use super::process::{Program, run};
 use super::scratch::Scratch;
 
@@ -28,7 +28,7 @@ pub(super) struct Skopeo {
 impl Skopeo {
     pub(super) fn using(mirror: &Larder) -> Self {
         let home = Scratch::new("skopeo");
-        home.write("registries.conf", &registries_conf(mirror));
+        mirror.set_up("podman", home.path());
         Self { layouts: RefCell::default(), home }
     }
 
@@ -46,7 +46,7 @@ impl Skopeo {
 
     fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
         let mut command = SKOPEO.command(self.home.path());
-        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join("registries.conf"));
+        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join(REGISTRIES_CONF));
         command.arg("copy").args(options).arg(format!("docker://{reference}")).arg(target);
         run(&mut command);
     }
