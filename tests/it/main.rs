@@ -7,6 +7,7 @@
 mod architecture;
 mod clients;
 mod config;
+mod deploy;
 mod grafana;
 mod hot_path;
 mod hub_itself;

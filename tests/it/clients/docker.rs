@@ -31,7 +31,14 @@ impl Docker {
         Self { daemon, tls: mirror.is_tls(), home }
     }
 
-    fn docker(&self, arguments: &[&str]) -> String {
+    /// One that knows no mirror.
+    pub(super) fn alone() -> Self {
+        let home = Scratch::new("docker");
+        home.write("etc/docker/daemon.json", "{}");
+        Self { daemon: start(&home, false), tls: false, home }
+    }
+
+    pub(super) fn docker(&self, arguments: &[&str]) -> String {
         run(docker(&self.home).args(arguments))
     }
 }

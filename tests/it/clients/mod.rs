@@ -15,6 +15,7 @@ mod process;
 mod prometheus;
 mod registry;
 mod scratch;
+mod shipped;
 mod skopeo;
 
 use std::collections::BTreeSet;
