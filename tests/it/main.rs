@@ -8,6 +8,7 @@ mod architecture;
 mod clients;
 mod config;
 mod deploy;
+mod documents;
 mod grafana;
 mod hot_path;
 mod hub_itself;
