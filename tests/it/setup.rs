@@ -85,7 +85,7 @@ fn without_write_it_prints_the_files_and_what_to_do() {
             "[host.\"http://mirror.lan:5000\"]",
             "config_path",
         ),
-        ("podman", "/etc/containers/registries.conf.d/50-larder.conf", "insecure = true", "podman info"),
+        ("podman", "/etc/containers/registries.conf.d/50-larder-docker.io.conf", "insecure = true", "podman info"),
     ];
     for (client, path, content, then) in cases {
         let answer = setup(&[client, "--mirror", URL]);
@@ -163,7 +163,8 @@ fn every_client_is_set_up_on_an_empty_machine_and_a_second_time_changes_nothing(
         "etc/containerd/certs.d/ghcr.io/hosts.toml",
         "etc/containerd/certs.d/ghcr.io/larder-ca.pem",
         "etc/containers/certs.d/mirror.lan:5000/larder-ca.crt",
-        "etc/containers/registries.conf.d/50-larder.conf",
+        "etc/containers/registries.conf.d/50-larder-docker.io.conf",
+        "etc/containers/registries.conf.d/50-larder-ghcr.io.conf",
         "etc/docker/certs.d/docker.io/larder-ca.crt",
         "etc/docker/certs.d/ghcr.io/hosts.toml",
         "etc/docker/certs.d/ghcr.io/larder-ca.pem",
@@ -222,6 +223,8 @@ fn podmans_own_entry_for_a_registry_is_not_replaced_behind_its_back() {
     assert!(answer.err.contains("registries.conf has an entry for docker.io"), "{}", answer.err);
     assert_eq!(machine.setup("podman", &["--registry", "ghcr.io"]).code, 0, "this one is about something else");
     assert_eq!(machine.setup("podman", &["--force"]).code, 0);
+    let ours = machine.path("etc/containers/registries.conf.d");
+    assert_eq!(files(&ours).len(), 2, "a registry was added, and the one before it stays");
     assert_eq!(machine.read("etc/containers/registries.conf"), own);
 
     machine.write("etc/containers/registries.conf", "[registries.search]\nregistries = [\"docker.io\"]\n");

@@ -53,8 +53,15 @@ pub(super) fn containerd(wish: &Wish) -> Plan {
 }
 
 pub(super) fn podman(wish: &Wish) -> Plan {
-    let text = snippet::registries_conf(&wish.mirror, &wish.registries);
-    let mut files = vec![Planned::new("/etc/containers/registries.conf.d/50-larder.conf", Rule::Ours, text)];
+    // Files of their own: the machine's registries.conf stays as it is, and another registry can be added later.
+    let mut files: Vec<Planned> = wish
+        .registries
+        .iter()
+        .map(|registry| {
+            let path = format!("/etc/containers/registries.conf.d/50-larder-{registry}.conf");
+            Planned::new(path, Rule::Ours, snippet::registries_conf(&wish.mirror, registry))
+        })
+        .collect();
     if let Some(ca) = &wish.ca {
         let path = format!("/etc/containers/certs.d/{}/larder-ca.crt", wish.mirror.authority());
         files.push(Planned::new(path, Rule::Certificate, ca.as_str()));

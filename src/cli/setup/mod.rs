@@ -56,7 +56,7 @@ enum Client {
     Docker,
     /// containerd, and with it Kubernetes and nerdctl: /etc/containerd/certs.d/REGISTRY/hosts.toml.
     Containerd,
-    /// Podman, Buildah, skopeo and CRI-O: /etc/containers/registries.conf.d/50-larder.conf.
+    /// Podman, Buildah, skopeo and CRI-O: /etc/containers/registries.conf.d/50-larder-REGISTRY.conf.
     Podman,
 }
 

@@ -64,21 +64,15 @@ pub(super) fn hosts_toml(mirror: &Mirror, registry: &UpstreamName, with_ca: bool
     mirror.put_into(&lines.flat_map(|line| [line, "\n"]).collect::<String>())
 }
 
-/// `registries.conf.d/50-larder.conf`, for all of `registries`.
-pub(super) fn registries_conf(mirror: &Mirror, registries: &[UpstreamName]) -> String {
-    let text = snippet!(mirror, "containers/registries.conf.d/50-larder.conf");
-    let mut entries = text.split("\n[[registry]]\n");
-    // Head, Docker Hub, and any other: the file has them in this order, and a test says so.
-    let (head, hub, other) = (entries.next(), entries.next(), entries.next());
-    let mut written = head.unwrap_or_default().to_owned();
-    for registry in registries {
-        let name = registry.to_string();
-        let entry =
-            if registry.is_docker_hub() { hub.map(str::to_owned) } else { other.map(|it| it.replace(OTHER, &name)) };
-        written.push_str("\n[[registry]]\n");
-        written.push_str(&entry.unwrap_or_default());
-    }
-    mirror.put_into(&written)
+/// `registries.conf.d/50-larder-REGISTRY.conf`.
+pub(super) fn registries_conf(mirror: &Mirror, registry: &UpstreamName) -> String {
+    let text = if registry.is_docker_hub() {
+        snippet!(mirror, "containers/registries.conf.d/50-larder-docker.io.conf").to_owned()
+    } else {
+        let text = snippet!(mirror, "containers/registries.conf.d/50-larder-ghcr.io.conf");
+        text.replace(OTHER, &registry.to_string())
+    };
+    mirror.put_into(&text)
 }
 
 #[cfg(test)]
@@ -104,12 +98,11 @@ mod tests {
         for scheme in ["http", "https"] {
             let mirror = mirror(&format!("{scheme}://mirror.lan:5000"));
             assert_eq!(daemon_json(&mirror), shipped(&format!("{scheme}/docker/daemon.json")));
-            let all = names.map(registry);
-            let conf = shipped(&format!("{scheme}/containers/registries.conf.d/50-larder.conf"));
-            assert_eq!(registries_conf(&mirror, &all), conf);
-            for (name, registry) in names.iter().zip(&all) {
+            for (name, registry) in names.iter().zip(&names.map(registry)) {
                 let hosts = shipped(&format!("{scheme}/containerd/certs.d/{name}/hosts.toml"));
                 assert_eq!(hosts_toml(&mirror, registry, true), hosts);
+                let conf = shipped(&format!("{scheme}/containers/registries.conf.d/50-larder-{name}.conf"));
+                assert_eq!(registries_conf(&mirror, registry), conf);
             }
         }
     }
@@ -122,11 +115,13 @@ mod tests {
         assert_eq!(hosts["server"].as_str(), Some("https://registry.example.com:5000"));
         let host = &hosts["host"]["https://[fd00::1]:8443"];
         assert_eq!((host["capabilities"].as_array().unwrap().len(), host.get("ca")), (2, None));
-        let conf = registries_conf(&mirror, &[registry("registry.example.com:5000"), registry("docker.io")]);
-        let conf: toml::Table = conf.parse().unwrap();
-        let [first, hub] = conf["registry"].as_array().unwrap().as_slice() else { panic!("{conf}") };
-        assert_eq!(first["mirror"][0]["location"].as_str(), Some("[fd00::1]:8443/registry.example.com:5000"));
-        assert_eq!(hub["mirror"][0]["location"].as_str(), Some("[fd00::1]:8443"));
-        assert_eq!(hub["mirror"][0].get("insecure"), None);
+        for (name, location) in
+            [("registry.example.com:5000", "[fd00::1]:8443/registry.example.com:5000"), ("docker.io", "[fd00::1]:8443")]
+        {
+            let conf: toml::Table = registries_conf(&mirror, &registry(name)).parse().unwrap();
+            assert_eq!(conf["registry"][0]["prefix"].as_str(), Some(name));
+            let mirror = &conf["registry"][0]["mirror"][0];
+            assert_eq!((mirror["location"].as_str(), mirror.get("insecure")), (Some(location), None));
+        }
     }
 }

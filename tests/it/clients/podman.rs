@@ -1,6 +1,6 @@
 //! Debian's podman, with Larder as a mirror in its `registries.conf`, as `larder setup` writes it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -10,6 +10,7 @@ use super::images::Image;
 use super::larder::Larder;
 use super::process::{Program, fails, run};
 use super::scratch::Scratch;
+use crate::support::larder::files;
 
 const PODMAN: Program = Program::new("podman", "podman");
 const CONMON: Program = Program::new("conmon", "conmon");
@@ -17,8 +18,16 @@ const RUNC: Program = Program::new("runc", "runc");
 
 pub(super) const PROGRAMS: [Program; 3] = [PODMAN, CONMON, RUNC];
 
-/// What `larder setup` writes for Podman, Buildah, CRI-O and skopeo.
-pub(super) const REGISTRIES_CONF: &str = "etc/containers/registries.conf.d/50-larder.conf";
+/// The drop-ins that `larder setup` writes for Podman, Buildah, CRI-O and skopeo, as one file: an engine that is told where
+/// its configuration is takes one.
+pub(super) fn registries_conf(home: &Scratch) -> PathBuf {
+    let drop_ins = files(&home.join("etc/containers/registries.conf.d"));
+    assert!(!drop_ins.is_empty(), "larder setup wrote nothing");
+    home.write(
+        "registries.conf",
+        &drop_ins.into_iter().map(|(_, text)| String::from_utf8(text).unwrap()).collect::<String>(),
+    )
+}
 
 pub(super) struct Podman {
     tls: bool,
@@ -91,7 +100,7 @@ fn podman(home: &Scratch, tls: bool) -> Command {
         PODMAN.command_over_etc(home.path(), &home.join("etc"))
     } else {
         let mut command = PODMAN.command(home.path());
-        command.env("CONTAINERS_REGISTRIES_CONF", home.join(REGISTRIES_CONF));
+        command.env("CONTAINERS_REGISTRIES_CONF", registries_conf(home));
         command
     };
     command.arg("--root").arg(home.join("root")).arg("--runroot").arg(home.join("run"));

@@ -8,7 +8,7 @@ use super::Client;
 use super::images::{Image, Manifest};
 use super::larder::Larder;
 use super::layers;
-use super::podman::REGISTRIES_CONF;
+use super::podman::registries_conf;
 use super::process::{Program, run};
 use super::scratch::Scratch;
 
@@ -46,7 +46,7 @@ impl Skopeo {
 
     fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
         let mut command = SKOPEO.command(self.home.path());
-        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join(REGISTRIES_CONF));
+        command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
         command.arg("copy").args(options).arg(format!("docker://{reference}")).arg(target);
         run(&mut command);
     }
