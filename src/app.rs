@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use globset::GlobSet;
 use prometheus::Registry;
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
 use crate::http::{self, Mirror, Ours};
+use crate::metric;
 use crate::routing::{Mirrored, Routes};
 use crate::secret::Secret;
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
@@ -142,6 +144,7 @@ impl Server {
         };
         let figures = http::Metrics::new(&registry);
         let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        show_cap(config, &registry);
         let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
@@ -216,6 +219,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let done = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
+        task::spawn("systemd", async {
+            tell_systemd(NotifyState::Ready).await;
+            feed_watchdog().await;
+        });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
             loop {
@@ -224,6 +231,8 @@ pub fn run(config: Config) -> Result<(), Error> {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
+                // Past a second systemd is not waited for: clients are.
+                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -234,6 +243,26 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Fills that nobody waits for must not hold up the end; what they wrote is discarded at the next start.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
+/// listen, so nothing that clients wait for may stand behind it.
+async fn tell_systemd(state: NotifyState<'static>) {
+    task::blocking(move || {
+        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
+            tracing::warn!(%error, ?state, "systemd cannot be told");
+        }
+    })
+    .await;
+}
+
+/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tell_systemd(NotifyState::Watchdog).await;
+        tokio::time::sleep(limit / 2).await;
+    }
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
@@ -253,6 +282,13 @@ fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tl
         client_ca: tls.client_ca.as_ref().map(|path| path.as_path().to_owned()),
     });
     server::Settings { name, listen: listen.addr(), tls, limits: Limits::default() }
+}
+
+/// Beside `larder_cache_bytes`, so that a dashboard need not know the configuration.
+fn show_cap(config: &Config, registry: &Registry) {
+    let help = "The most bytes that cached content may take on disk: cache.max_size.";
+    let cap = metric::gauge(registry, "larder_cache_max_bytes", help);
+    cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {

@@ -12,6 +12,7 @@ mod output;
 mod process_environment;
 mod replace_file;
 mod serve;
+mod setup;
 mod status;
 mod status_text;
 mod trust_places;
@@ -36,6 +37,7 @@ enum Command {
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
+    Setup(setup::Setup),
 }
 
 /// Runs the command that the process was started with.
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),
+        Command::Setup(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,9 +71,12 @@ mod tests {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }
-        for (command, detail) in
-            [("serve", "Without a file"), ("check-config", "Passwords are masked"), ("status", "Exits with")]
-        {
+        for (command, detail) in [
+            ("serve", "Without a file"),
+            ("check-config", "Passwords are masked"),
+            ("status", "Exits with"),
+            ("setup", "kept beside them"),
+        ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
         }
