@@ -21,6 +21,7 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::http::Mirror;
 use crate::routing::{Mirrored, Routes};
+use crate::secret::Secret;
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
 use crate::storage::{self, OpenError, Store};
 use crate::task;
@@ -237,6 +238,7 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             fallbacks: upstream.fallback.iter().map(uri).collect::<Result<_, _>>()?,
             accounts: accounts.collect(),
             reserve: u64::from(upstream.reserve.get()),
+            proxies: proxies(&upstream.proxy, &config.proxies),
             extra_ca,
             connect_timeout: upstream.connect_timeout.get(),
             header_timeout: upstream.header_timeout.get(),
@@ -263,6 +265,21 @@ fn origins(config: &Config, upstreams: Vec<Upstream>) -> Result<Vec<Origin>, Err
 
 fn globs(upstream: &config::Upstream, patterns: &[Pattern]) -> Result<GlobSet, Error> {
     Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
+}
+
+fn proxies(proxy: &config::Proxy, environment: &config::ProxyVariables) -> upstream::Proxies {
+    match proxy {
+        config::Proxy::None => upstream::Proxies::default(),
+        config::Proxy::Env => upstream::Proxies {
+            http: environment.http.clone(),
+            https: environment.https.clone(),
+            not_for: environment.not_for.clone(),
+        },
+        config::Proxy::Url(url) => {
+            let url = Some(Secret::new(url.as_str()));
+            upstream::Proxies { http: url.clone(), https: url, not_for: String::new() }
+        }
+    }
 }
 
 fn routes(config: &Config) -> Result<Routes, Error> {

@@ -5,10 +5,11 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -qq --yes --no-install-recommends \
     build-essential ca-certificates \
-    busybox-static conmon containerd crun docker.io docker-registry iptables podman runc skopeo uidmap >/dev/null
+    busybox-static conmon containerd crun docker.io docker-registry iptables podman runc skopeo tinyproxy uidmap \
+    >/dev/null
 # From Debian 13 on the client is a package of its own.
 apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || true
 # Debian starts what it installs; the tests start their own, and a port or a socket in use would be in their way.
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
+    systemctl disable --now docker-registry.service tinyproxy.service >/dev/null 2>&1 || true
 fi

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::failure::Failure;
-use super::process_environment::larder_variables;
+use super::process_environment::variables;
 use crate::config::Config;
 
 /// Check a configuration file, and print what is in effect with it.
@@ -22,7 +22,7 @@ pub(super) struct CheckConfig {
 
 impl CheckConfig {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let environment = larder_variables()?;
+        let environment = variables()?;
         let config = Config::load(Some(&self.file), environment.into_iter()).map_err(Failure::wrong_use)?;
         let mut text = config.to_toml_masked();
         for setting in config.not_yet_in_effect() {

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::process_environment::larder_variables;
+use super::process_environment::variables;
 use super::status_text;
 use crate::admin::client::{self, AdminUrl};
 use crate::config::Config;
@@ -35,7 +35,7 @@ impl Status {
         let server = match self.admin {
             Some(server) => server,
             None => {
-                let environment = larder_variables()?;
+                let environment = variables()?;
                 let config =
                     Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
                 AdminUrl::listening(config.admin.listen.addr())

@@ -55,7 +55,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.max_connections", Now),
     ("upstream.parallel", Now),
     ("upstream.bandwidth", Later),
-    ("upstream.proxy", Later),
+    ("upstream.proxy", Now),
     ("upstream.private", Now),
     ("upstream.reserve", Now),
     ("upstream.on_deleted", Now),

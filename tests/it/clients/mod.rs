@@ -12,6 +12,7 @@ mod larder;
 mod layers;
 mod podman;
 mod process;
+mod proxy;
 mod registry;
 mod scratch;
 mod skopeo;
