@@ -7,6 +7,7 @@
 mod architecture;
 mod clients;
 mod config;
+mod conformance;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
