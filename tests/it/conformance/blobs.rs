@@ -169,11 +169,9 @@ async fn a_blob_is_mounted_from_where_it_is_whatever_the_order_of_parameters() {
     }
     // Where it is not, or nothing is, an upload begins instead.
     let absent = Digest::sha256(b"absent");
-    for query in [
-        format!("mount={absent}&from=team/base"),
-        format!("mount={digest}&from=no/where"),
-        format!("mount={absent}"),
-    ] {
+    for query in
+        [format!("mount={absent}&from=team/base"), format!("mount={digest}&from=no/where"), format!("mount={absent}")]
+    {
         let begun = to.ask("POST", &format!("blobs/uploads/?{query}")).await;
         assert_eq!(begun.status, 202, "{query}");
         assert_eq!(to.send(Call::get(begun.header("location").unwrap())).await.status, 204);
