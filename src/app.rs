@@ -243,7 +243,11 @@ fn raise_descriptor_limit() {
 }
 
 fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {
-    let tls = tls.map(|tls| TlsFiles { cert: tls.cert.as_path().to_owned(), key: tls.key.as_path().to_owned() });
+    let tls = tls.map(|tls| TlsFiles {
+        cert: tls.cert.as_path().to_owned(),
+        key: tls.key.as_path().to_owned(),
+        client_ca: tls.client_ca.as_ref().map(|path| path.as_path().to_owned()),
+    });
     server::Settings { name, listen: listen.addr(), tls, limits: Limits::default() }
 }
 

@@ -1,11 +1,11 @@
 //! `larder check-config`: is this file good, and what does it come to? Never starts anything, never shows a password.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::failure::Failure;
+use super::output;
 use super::process_environment::larder_variables;
 use crate::config::Config;
 
@@ -28,10 +28,6 @@ impl CheckConfig {
         for setting in config.not_yet_in_effect() {
             text.push_str(&format!("# note: this version does not act on {setting}\n"));
         }
-        match std::io::stdout().write_all(text.as_bytes()) {
-            // `larder check-config … | head` has seen enough.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        output::write(&text)
     }
 }

@@ -49,6 +49,9 @@ pub struct Tls {
     pub cert: FilePath,
     /// PEM file of the private key.
     pub key: FilePath,
+    /// PEM file of the CAs by one of which a client's certificate must be signed; none: clients need not have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<FilePath>,
 }
 
 /// `[registry]`: the team's own images. Its own address, because `docker login` wants a challenge, and a mirror must

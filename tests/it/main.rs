@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod architecture;
+mod cert_command;
 mod clients;
 mod config;
 mod conformance;
@@ -20,3 +21,4 @@ mod pull;
 mod pushed;
 mod resume;
 mod support;
+mod user_command;
