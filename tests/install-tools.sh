@@ -5,7 +5,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -qq --yes --no-install-recommends \
     build-essential ca-certificates \
-    apache2-utils busybox-static conmon containerd crun curl docker.io docker-registry iptables openssl podman runc skopeo \
+    apache2-utils buildah busybox-static conmon containerd crun curl docker.io docker-registry iptables openssl podman runc skopeo \
     uidmap >/dev/null
 # From Debian 13 on the client is a package of its own.
 apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || true

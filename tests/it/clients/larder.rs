@@ -12,6 +12,7 @@ use super::scratch::{Scratch, private_address};
 pub(super) struct Larder {
     process: Process,
     mirror: SocketAddr,
+    registry: SocketAddr,
     admin: SocketAddr,
     config: PathBuf,
     home: Scratch,
@@ -19,8 +20,17 @@ pub(super) struct Larder {
 
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
+        Self::hosting(upstream, None)
+    }
+
+    /// The same with a registry beside it; `rules` are more lines of `[registry]`.
+    pub(super) fn hosting(upstream: &Registry, rules: Option<&str>) -> Self {
         let home = Scratch::new("mirror");
-        let (mirror, admin) = (private_address(), private_address());
+        let (mirror, admin, registry) = (private_address(), private_address(), private_address());
+        let rules = rules.map(|rules| rules.replace("HOME", home.path().to_str().unwrap()));
+        let hosted = rules.map(|rules| format!("[registry]\nlisten = \"{registry}\"\n{rules}\n")).unwrap_or_default();
+        let line = |name: &str| format!("{name}:{}\n", bcrypt::hash(format!("{name}-secret"), 4).unwrap());
+        home.write("htpasswd", &(line("anna") + &line("bert")));
         // A tag may be served without asking for a second only: so a test that outlives it sees answers that were
         // confirmed by the upstream, and, when that is gone, answers that could not be.
         let config = format!(
@@ -28,13 +38,14 @@ impl Larder {
              [mirror]\nlisten = \"{mirror}\"\n\
              [admin]\nlisten = \"{admin}\"\n\
              [cache]\ntag_ttl = \"1s\"\n\
+             {hosted}\
              [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
             home.join("data"),
             upstream.url()
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
-        Self { process, mirror, admin, config, home }
+        Self { process, mirror, registry, admin, config, home }
     }
 
     /// Ends the server and starts it on the same data, upstream or no upstream.
@@ -46,6 +57,11 @@ impl Larder {
     /// Where clients pull.
     pub(super) fn mirror(&self) -> SocketAddr {
         self.mirror
+    }
+
+    /// Where clients push.
+    pub(super) fn registry(&self) -> SocketAddr {
+        self.registry
     }
 
     pub(super) fn mirror_url(&self) -> String {

@@ -12,6 +12,7 @@ mod larder;
 mod layers;
 mod podman;
 mod process;
+mod pushes;
 mod registry;
 mod scratch;
 mod skopeo;

@@ -152,6 +152,14 @@ impl Drop for Process {
 
 /// Runs a command to its end and gives what it printed; a failure panics with both streams.
 pub(super) fn run(command: &mut Command) -> String {
+    match attempt(command) {
+        Ok([stdout, _]) => stdout,
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Runs a command to its end and gives both streams, or how it failed with both.
+pub(super) fn attempt(command: &mut Command) -> Result<[String; 2], String> {
     let mut output = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
     command.stdout(output[0].try_clone().unwrap()).stderr(output[1].try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -174,8 +182,8 @@ pub(super) fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&bytes).into_owned()
     });
     match status {
-        Some(status) if status.success() => stdout,
-        Some(status) => panic!("{command:?}: {status}\n{stdout}{stderr}"),
+        Some(status) if status.success() => Ok([stdout, stderr]),
+        Some(status) => Err(format!("{command:?}: {status}\n{stdout}{stderr}")),
         None => panic!("{command:?}: not done within {PATIENCE:?}\n{stdout}{stderr}"),
     }
 }
