@@ -74,6 +74,11 @@ impl Record {
         (self.outcome, self.subject) = (Some(outcome), subject);
     }
 
+    /// The digest that is pushed or served, where no cache had a part in it.
+    pub fn about(&mut self, subject: Option<Digest>) {
+        self.subject = subject;
+    }
+
     /// Why there is none.
     pub fn failed(&mut self, problem: String) {
         self.problem = Some(problem);

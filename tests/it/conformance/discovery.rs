@@ -100,3 +100,18 @@ async fn a_client_learns_at_once_that_this_is_a_registry() {
     let invalid = Call::get("/v2/Team/App/tags/list").send(registry.larder.registry()).await;
     assert_eq!(refusal(&invalid), (400, "NAME_INVALID".into()));
 }
+
+#[tokio::test]
+async fn the_figures_tell_the_registrys_requests_and_connections() {
+    let registry = Registry::open().await;
+    let (larder, repo) = (&registry.larder, registry.repo(REPO));
+    repo.push_blob(b"counted").await;
+    repo.get("tags/list").await;
+    assert_eq!(larder.metric("larder_requests_total", "endpoint=\"upload\",method=\"POST\"").await, 1.0);
+    assert_eq!(larder.metric("larder_requests_total", "endpoint=\"upload\",method=\"PUT\"").await, 1.0);
+    let _open = crate::support::client::Connection::open(repo.at).await.unwrap();
+    while larder.metric("larder_connections", "listener=\"registry\"").await < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(Call::get("/readyz").send(larder.admin()).await.status, 200);
+}
