@@ -1,8 +1,8 @@
-//! The client to one other registry: Docker Hub, or any that speaks the same protocol.
+//! The client to one other registry, Docker Hub or any that speaks the same protocol, and to its fallbacks.
 //!
-//! Hides tokens, redirects, retries and connections behind six questions. Knows nothing of our disk, our configuration
-//! file or our clients, and believes nothing: content is the caller's to verify, and where an upstream sends us is
-//! checked before anything goes there.
+//! Hides hosts, accounts, tokens, redirects, retries, outages and connections behind a few questions. Knows nothing of our
+//! disk, our configuration file or our clients, and believes nothing: content is the caller's to verify, and where an
+//! upstream sends us is checked before anything goes there.
 
 mod address;
 mod allowance;
