@@ -237,6 +237,7 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             stall_timeout: upstream.stall_timeout.get(),
             max_connections: upstream.max_connections.get() as usize,
             parallel: upstream.parallel.get() as usize,
+            bandwidth: upstream.bandwidth.per_second(),
         };
         if settings.account.is_some() {
             tracing::warn!(

@@ -88,7 +88,7 @@ impl Completion {
         let (manifest, _) = self.manifests.get(repository, attestation).await?;
         let Ok(manifest) = Manifest::parse(&manifest.bytes) else { return Ok(()) };
         for blob in manifest.blobs().filter(|blob| !blob.is_non_distributable()) {
-            self.blobs.get(repository, &blob.digest).await?.kept().await?;
+            self.blobs.bring(repository, &blob.digest).await?;
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.stall_timeout", Now),
     ("upstream.max_connections", Now),
     ("upstream.parallel", Now),
-    ("upstream.bandwidth", Later),
+    ("upstream.bandwidth", Now),
     ("upstream.proxy", Later),
     ("upstream.private", Later),
     ("upstream.reserve", Later),

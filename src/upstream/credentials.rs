@@ -206,9 +206,9 @@ impl Inner {
         if let Some(header) = self.account.as_ref().and_then(basic) {
             question.headers_mut().insert(AUTHORIZATION, header);
         }
-        let place = self.line.place(Kind::Token).await;
+        let place = self.line.place(Kind::Token, None).await;
         let asked = self.clock.tick();
-        let mut answer = self.line.send(Kind::Token, part, question).await?.keeping(place);
+        let mut answer = self.line.send(Kind::Token, part, question).await?.keeping(place, None);
         if answer.status != StatusCode::OK {
             return Err(self.refusal(&answer));
         }

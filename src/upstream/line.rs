@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::error::{Part, Phase, UpstreamError};
+use super::flow::{Flow, Shares};
 use super::headers::{self, RateLimit};
 use super::metrics::{Kind, Meter};
 use super::transport::{Bodiless, Transport, describe};
@@ -23,8 +24,13 @@ const AGENT: HeaderValue = HeaderValue::from_static(concat!("larder/", env!("CAR
 /// What of an unwanted body is read, so that its connection can be used again, and for how long.
 const DISCARDED: (usize, Duration) = (64 << 10, Duration::from_secs(1));
 
-/// A place among the requests that are under way; `None` only if none are taken any more.
-pub type Place = Option<OwnedSemaphorePermit>;
+/// A place among the requests that are under way.
+#[derive(Default)]
+pub struct Place {
+    _ahead: Option<OwnedSemaphorePermit>,
+    // None only if no requests are taken any more.
+    _place: Option<OwnedSemaphorePermit>,
+}
 
 /// One upstream's line.
 pub struct Line {
@@ -33,28 +39,46 @@ pub struct Line {
     clock: Clock,
     stall_timeout: Duration,
     downloads: Arc<Semaphore>,
+    /// Fewer: what nobody waits for leaves places to clients who do.
+    ahead: Arc<Semaphore>,
     /// Apart from the downloads, so that a manifest never waits behind layers.
     others: Arc<Semaphore>,
     rate_limit: Mutex<Option<RateLimit>>,
+    shares: Option<Arc<Shares>>,
 }
 
 impl Line {
-    /// A line for `width` downloads, and as many other requests, at a time.
-    pub fn new(transport: Transport, meter: Meter, clock: Clock, stall_timeout: Duration, width: usize) -> Line {
-        let places = || Arc::new(Semaphore::new(width.max(1)));
-        let (downloads, others, rate_limit) = (places(), places(), Mutex::new(None));
-        Line { transport, meter, clock, stall_timeout, downloads, others, rate_limit }
+    /// A line for `width` downloads, and as many other requests, at a time, whose bytes are limited by `shares`.
+    pub fn new(
+        transport: Transport,
+        meter: Meter,
+        clock: Clock,
+        stall_timeout: Duration,
+        width: usize,
+        shares: Option<Arc<Shares>>,
+    ) -> Line {
+        let places = |width: usize| Arc::new(Semaphore::new(width.max(1)));
+        let kept_free = (width / 4).max(1);
+        let (downloads, ahead, others) = (places(width), places(width.saturating_sub(kept_free)), places(width));
+        Line { transport, meter, clock, stall_timeout, downloads, ahead, others, rate_limit: Mutex::new(None), shares }
     }
 
     /// Waits for a place. Who has one must not wait for another: a token is fetched before or after, never meanwhile.
-    pub async fn place(&self, kind: Kind) -> Place {
+    pub async fn place(&self, kind: Kind, flow: Option<&Flow>) -> Place {
         let places = if kind == Kind::Blob { &self.downloads } else { &self.others };
-        places.clone().acquire_owned().await.ok()
+        let _ahead = match flow {
+            Some(flow) if !flow.is_foreground() => tokio::select! {
+                place = self.ahead.clone().acquire_owned() => place.ok(),
+                () = flow.foreground() => None,
+            },
+            _ => None,
+        };
+        Place { _ahead, _place: places.clone().acquire_owned().await.ok() }
     }
 
-    /// Whether every place for downloads is taken.
+    /// Whether who wants to download has to wait for others: for a place, or for a share of the bytes.
     pub fn is_crowded(&self) -> bool {
-        self.downloads.available_permits() == 0
+        self.downloads.available_permits() == 0 || self.shares.as_ref().is_some_and(|shares| shares.is_busy())
     }
 
     /// The answer to `question`, which is for `part`.
@@ -78,8 +102,9 @@ impl Line {
             self.meter.rate_limit(told);
             *self.rate_limit.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
         }
+        let (line, _place) = (self.clone(), Place::default());
         let answer =
-            Answer { status: head.status, headers: head.headers, part, body, line: self.clone(), _place: None };
+            Answer { status: head.status, headers: head.headers, part, body, line, flow: None, owed: 0, _place };
         match headers::encoding(&answer.headers) {
             Some(encoding) if answer.status.is_success() => {
                 Err(answer
@@ -120,19 +145,29 @@ pub struct Answer {
     pub part: Part,
     body: Incoming,
     line: Arc<Line>,
+    flow: Option<Flow>,
+    /// Bytes that were read and not paid for yet.
+    owed: usize,
     /// Given back when this is dropped.
     _place: Place,
 }
 
 impl Answer {
-    /// Keeps `place` until the body has been read or dropped.
-    pub fn keeping(self, place: Place) -> Answer {
-        Answer { _place: place, ..self }
+    /// Keeps `place` until the body has been read or dropped, and reads it in `flow`.
+    pub fn keeping(mut self, place: Place, flow: Option<Flow>) -> Answer {
+        (self._place, self.flow) = (place, flow);
+        self
     }
 
-    /// The next bytes of the body; `None` at its end. Bodies with a length end early with an error only.
+    /// The next bytes of the body; `None` at its end. Bodies with a length end early with an error only. Given up, it has
+    /// lost nothing.
     pub async fn next(&mut self) -> Result<Option<Bytes>, UpstreamError> {
         let part = self.part;
+        // Paid for before the next ones, and outside of their time limit: that we wait is not the upstream's fault.
+        if let Some(flow) = &self.flow {
+            flow.turn(self.owed).await;
+            self.owed = 0;
+        }
         loop {
             let frame = match timeout(self.line.stall_timeout, self.body.frame()).await {
                 Ok(None) => return Ok(None),
@@ -147,6 +182,7 @@ impl Answer {
                 && !bytes.is_empty()
             {
                 self.line.meter.bytes(bytes.len());
+                self.owed += bytes.len();
                 return Ok(Some(bytes));
             }
         }
@@ -168,11 +204,11 @@ impl Answer {
     }
 
     /// Gets rid of a body that nobody wants, and of the place.
-    pub async fn discard(self) -> HeaderMap {
+    pub async fn discard(mut self) -> HeaderMap {
         let (limit, time) = DISCARDED;
         // Whatever comes of it: without it, the connection is closed.
-        let _ = timeout(time, Limited::new(self.body, limit).collect()).await;
-        self.headers
+        let _ = timeout(time, Limited::new(&mut self.body, limit).collect()).await;
+        std::mem::take(&mut self.headers)
     }
 
     /// The error for an answer that cannot be used.
@@ -189,5 +225,15 @@ impl Answer {
     pub fn fault(&self, error: UpstreamError) -> UpstreamError {
         self.line.fault(error.part());
         error
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if let Some(shares) = &self.line.shares
+            && self.owed > 0
+        {
+            shares.spend(self.owed);
+        }
     }
 }

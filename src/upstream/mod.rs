@@ -10,6 +10,7 @@ mod challenge;
 mod credentials;
 mod dial;
 mod error;
+mod flow;
 mod headers;
 mod line;
 mod metrics;
@@ -20,6 +21,7 @@ mod redirect;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod token;
 mod transport;
 mod trust;
@@ -32,15 +34,18 @@ use serde::Deserialize;
 
 pub use blob::{BlobBody, Span};
 pub use error::{Part, Phase, UpstreamError};
+pub use flow::Flow;
 pub use headers::RateLimit;
 pub use metrics::Metrics;
 pub use settings::{Account, Settings, SetupError};
+pub use throttle::Priority;
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{Digest, MediaType, Reference, Registry, RepoName, Tag};
 use credentials::Credentials;
 use dial::Dialer;
+use flow::Shares;
 use line::{Answer, Line, excerpt};
 use metrics::{Kind, Meter};
 use origin::Origin;
@@ -57,6 +62,7 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     name: Registry,
     parallel: usize,
+    shares: Option<Arc<Shares>>,
     line: Arc<Line>,
     asker: Asker,
 }
@@ -109,15 +115,18 @@ impl Upstream {
             stall_timeout,
             max_connections,
             parallel,
+            bandwidth,
             ..
         } = settings;
         let dialer = Dialer::new(&url, tls, connect_timeout);
         let transport = Transport::new(dialer, header_timeout, max_connections);
         let meter = Meter::new(metrics, name.to_string());
-        let line = Arc::new(Line::new(transport, meter, clock.clone(), stall_timeout, max_connections));
+        let shares = bandwidth.map(|rate| Arc::new(Shares::new(rate, clock.clone())));
+        let line = Line::new(transport, meter, clock.clone(), stall_timeout, max_connections, shares.clone());
+        let line = Arc::new(line);
         let credentials = Credentials::new(Origin::of(&url), account, line.clone(), clock);
         let asker = Asker::new(&url, line.clone(), credentials);
-        Ok(Upstream(Arc::new(Inner { name, parallel, line, asker })))
+        Ok(Upstream(Arc::new(Inner { name, parallel, shares, line, asker })))
     }
 
     /// What clients call it.
@@ -130,9 +139,14 @@ impl Upstream {
         self.0.parallel
     }
 
-    /// Whether every connection for blobs is taken.
+    /// Whether who asks for a blob has to wait for others: every connection is taken, or the line has no more to give.
     pub fn is_crowded(&self) -> bool {
         self.0.line.is_crowded()
+    }
+
+    /// A flow over this upstream's line, to fetch a blob in.
+    pub fn flow(&self, priority: Priority) -> Flow {
+        Flow::new(self.0.shares.as_ref(), priority)
     }
 
     /// What it last told about its rate limit; an upstream without one never does.
@@ -179,13 +193,19 @@ impl Upstream {
         }
     }
 
-    /// A blob, or `span` of it if the upstream does ranges.
+    /// A blob, or `span` of it if the upstream does ranges, at the pace that `flow` gets of the line.
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
-        let answer =
-            self.0.asker.ask(&Question { kind: Kind::Blob, repo, path: format!("blobs/{digest}"), span }).await?;
+    pub async fn blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        span: Span,
+        flow: &Flow,
+    ) -> Result<BlobBody, UpstreamError> {
+        let path = format!("blobs/{digest}");
+        let answer = self.0.asker.ask(&Question { kind: Kind::Blob, repo, path, span, flow: Some(flow) }).await?;
         BlobBody::new(answer, span)
     }
 
@@ -220,7 +240,7 @@ impl Upstream {
     }
 
     async fn ask(&self, kind: Kind, repo: &RepoName, path: String) -> Result<Answer, UpstreamError> {
-        self.0.asker.ask(&Question { kind, repo, path, span: Span::WHOLE }).await
+        self.0.asker.ask(&Question { kind, repo, path, span: Span::WHOLE, flow: None }).await
     }
 }
 

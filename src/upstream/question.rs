@@ -11,6 +11,7 @@ use hyper::{Method, StatusCode, Uri};
 use super::blob::Span;
 use super::credentials::{Credential, Credentials};
 use super::error::{Part, UpstreamError};
+use super::flow::Flow;
 use super::headers;
 use super::line::{Answer, Line};
 use super::metrics::Kind;
@@ -29,6 +30,8 @@ pub struct Question<'a> {
     pub path: String,
     /// The bytes that are wanted.
     pub span: Span,
+    /// In which share of the line; a small answer needs none.
+    pub flow: Option<&'a Flow>,
 }
 
 /// Asks one registry.
@@ -85,13 +88,15 @@ impl Asker {
 
     /// The answer at the end of the redirects.
     async fn follow(&self, question: &Question<'_>, credential: Option<&Credential>) -> Result<Answer, UpstreamError> {
-        let place = self.line.place(question.kind).await;
+        let place = self.line.place(question.kind, question.flow).await;
         let start = format!("{}/v2/{}/{}", self.base, question.repo, question.path);
         let (mut part, mut credential) = (Part::Registry, credential);
         let mut url: Uri = start.parse().map_err(|_| UpstreamError::Invalid { part, reason: "no URL".into() })?;
         for _ in 0..=MAX_HOPS {
             let answer = self.line.send(question.kind, part, request(question, &url, credential)).await?;
-            let Some(next) = self.redirect(&url, &answer)? else { return Ok(answer.keeping(place)) };
+            let Some(next) = self.redirect(&url, &answer)? else {
+                return Ok(answer.keeping(place, question.flow.cloned()));
+            };
             answer.discard().await;
             let origin = Origin::of(&next);
             if origin != Origin::of(&url) {

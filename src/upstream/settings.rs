@@ -30,6 +30,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How many connections may fetch one large blob side by side; at least 1.
     pub parallel: usize,
+    /// Bytes per second over all connections; without, as fast as they come.
+    pub bandwidth: Option<u64>,
 }
 
 /// A user of the upstream.

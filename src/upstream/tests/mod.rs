@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Account, Metrics, Settings, Upstream};
+use super::{Account, Flow, Metrics, Priority, Settings, Upstream};
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, RepoName};
 use crate::secret::Secret;
@@ -97,6 +97,7 @@ impl Peer {
             stall_timeout: Duration::from_millis(400),
             max_connections: 4,
             parallel: 1,
+            bandwidth: None,
         }
     }
 
@@ -182,4 +183,9 @@ pub fn latest() -> Reference {
 /// Of what the tests' blobs contain.
 pub fn digest() -> Digest {
     Digest::sha256(b"0123456789")
+}
+
+/// A client's, on a line without a limit.
+pub fn flow() -> Flow {
+    Flow::new(None, Priority::Foreground)
 }
