@@ -377,6 +377,7 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             stall_timeout: upstream.stall_timeout.get(),
             max_connections: upstream.max_connections.get() as usize,
             parallel: upstream.parallel.get() as usize,
+            bandwidth: upstream.bandwidth.per_second(),
         };
         Upstream::new(settings, clock.clone(), metrics.clone())
             .map_err(|source| Error::Upstream { name, source: Box::new(source) })

@@ -16,7 +16,7 @@ use super::part::{Landed, Part, PartError, Source};
 use crate::oci::{Digest, Repository};
 use crate::storage::{BlobFile, Ingest, Link, StorageError, Store};
 use crate::task;
-use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
 /// Bytes that stay behind the watermark until the digest is right; a shorter blob is shown only whole.
 const HOLDBACK: u64 = 64 << 10;
@@ -37,6 +37,8 @@ pub struct Fill {
     pub announced: Option<u64>,
     /// Where it comes from.
     pub upstream: Upstream,
+    /// In which share of the line.
+    pub flow: Flow,
     /// Where it goes.
     pub store: Store,
     /// Counts.
@@ -126,7 +128,7 @@ impl Fill {
     async fn open(&self, from: u64) -> Result<BlobBody, UpstreamError> {
         let worth_parts = self.announced.is_some_and(|size| size >= from + 2 * PART) && self.upstream.parallel() > 1;
         let span = Span { start: from, end: worth_parts.then_some(from + PART) };
-        self.upstream.blob(&self.repository.name, &self.digest, span).await
+        self.upstream.blob(&self.repository.name, &self.digest, span, &self.flow).await
     }
 
     /// What a manifest says and what upstream says of the length must be one; `None`: they are not.
@@ -183,8 +185,8 @@ impl Fill {
     }
 
     fn part(&self, span: Span, follower: &Follower<'_>, landed: mpsc::Sender<Landed>) -> Part {
-        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
-        let source = Source { upstream, repo, digest };
+        let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
+        let source = Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest };
         let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
         Part::new(source, span, follower.size, limit, follower.ingest.landing(), landed)
     }
