@@ -4,6 +4,7 @@
 
 mod check_config;
 mod failure;
+mod log_writer;
 mod logging;
 mod process_environment;
 mod serve;
