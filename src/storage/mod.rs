@@ -8,6 +8,7 @@ mod blob;
 mod claim;
 mod durable;
 mod error;
+mod held;
 pub mod index;
 mod ingest;
 mod layout;
@@ -25,11 +26,13 @@ use std::time::Duration;
 pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
+pub use held::Opening;
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
 pub use record::{ReferrersRecord, TagRecord};
 
 use self::claim::Claim;
+use self::held::Held;
 use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
@@ -60,6 +63,7 @@ struct Inner {
     index: Index,
     clock: Clock,
     metrics: Metrics,
+    held: Held,
     // Whoever changes a file and tells the index of it reads this; closing writes it, so that nothing comes in between.
     closed: RwLock<bool>,
     // Last, so that the directory is given up after everything else.
@@ -83,7 +87,7 @@ impl Store {
         );
         let metrics = Metrics::new(registry, index.clone(), &layout.quarantine());
         let closed = RwLock::new(false);
-        Ok(Store { inner: Arc::new(Inner { layout, index, clock, metrics, closed, _claim: claim }) })
+        Ok(Store { inner: Arc::new(Inner { layout, index, clock, metrics, held: Held::new(), closed, _claim: claim }) })
     }
 
     /// The index, for listings and figures.
@@ -109,6 +113,21 @@ impl Store {
             return Ok(None);
         }
         Ok(Some(BlobFile::new(Arc::new(file), size)))
+    }
+
+    /// A blob that `repository` may be asked for, if both were found before and it is still here. Never waits for the disk.
+    pub fn held(&self, repository: &Repository, digest: &Digest) -> Option<BlobFile> {
+        self.inner.held.get(repository, digest)
+    }
+
+    /// To be called before what is to be held is opened.
+    pub fn opening(&self) -> Opening {
+        self.inner.held.opening()
+    }
+
+    /// Holds a blob open that was found since `opening`, as was its link to `repository`.
+    pub fn hold(&self, opening: Opening, repository: Repository, digest: Digest, blob: BlobFile) {
+        self.inner.held.hold(opening, repository, digest, blob);
     }
 
     /// Notes that a blob was read. Never blocks for long, and may be forgotten.
@@ -159,6 +178,7 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
         }
+        self.inner.held.let_go();
         tracing::error!(%digest, reason, "a blob was set aside in quarantine/ and will be fetched anew");
         self.inner.metrics.quarantined();
         self.inner.index.record(Change::BlobRemoved { digest: *digest });
