@@ -8,6 +8,7 @@ mod architecture;
 mod bandwidth;
 mod clients;
 mod config;
+mod herd;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
