@@ -13,6 +13,7 @@ use super::blob::BlobFile;
 use super::claim::Claim;
 use super::durable;
 use super::error::StorageError;
+use super::held::Held;
 use super::index::{Change, Index};
 use super::ingest::Ingest;
 use super::layout::{self, Layout};
@@ -34,6 +35,8 @@ pub struct Vault {
     pub clock: Clock,
     /// What nobody seems to need any more.
     pub suspects: Suspects,
+    /// What is held open for those who ask often.
+    pub held: Held,
     metrics: Metrics,
     // Whoever changes a file and tells the index of it reads this; closing and collecting garbage write it, so that nothing
     // comes in between.
@@ -45,8 +48,8 @@ pub struct Vault {
 impl Vault {
     /// What `claim` gives the right to.
     pub fn new(layout: Layout, index: Index, clock: Clock, metrics: Metrics, claim: Claim) -> Vault {
-        let (suspects, closed) = (Suspects::default(), RwLock::new(false));
-        Vault { layout, index, clock, suspects, metrics, closed, _claim: claim }
+        let (suspects, held, closed) = (Suspects::default(), Held::new(), RwLock::new(false));
+        Vault { layout, index, clock, suspects, held, metrics, closed, _claim: claim }
     }
 
     /// Opens a blob, if it is here. One whose length is not what it was when it was stored is set aside instead.
@@ -108,6 +111,7 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
         }
+        self.held.let_go();
         tracing::error!(
             %digest,
             reason,

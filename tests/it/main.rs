@@ -17,6 +17,7 @@ mod documents;
 mod garbage;
 mod gone;
 mod grafana;
+mod herd;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
