@@ -12,6 +12,7 @@ mod clients;
 mod completeness;
 mod config;
 mod conformance;
+mod contract;
 mod deploy;
 mod documents;
 mod garbage;
