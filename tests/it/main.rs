@@ -11,6 +11,7 @@ mod config;
 mod herd;
 mod hot_path;
 mod hub_itself;
+mod large_store;
 mod lying_upstream;
 mod malformed;
 mod operator;
