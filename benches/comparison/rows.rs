@@ -57,6 +57,9 @@ type Running = Vec<(Column, Server)>;
 impl Bench<'_> {
     /// A herd on one cold blob.
     pub fn herd(&self) -> Vec<Row> {
+        if !self.options.wants("herd") {
+            return Vec::new();
+        }
         let blob = self.content.herd.layers()[0];
         let mut rows = [
             Row::new("herd: bytes from upstream", Unit::Times, "each once"),
@@ -85,7 +88,9 @@ impl Bench<'_> {
 
     /// One client on a cold image.
     pub fn pulls(&self) -> Vec<Row> {
-        vec![self.pull("cold image", LINE), self.pull("cold image, each connection limited", SHARED)]
+        let pulls = [("cold image", LINE), ("cold image, each connection limited", SHARED)];
+        let pulls = pulls.into_iter().filter(|(title, _)| self.options.wants(title));
+        pulls.map(|(title, line)| self.pull(title, line)).collect()
     }
 
     fn pull(&self, title: &str, line: Line) -> Row {
@@ -107,24 +112,30 @@ impl Bench<'_> {
 
     /// All that is served from the cache.
     pub fn hits(&self) -> Vec<Row> {
+        let image = &self.content.hot;
+        let connections = |count: usize| format!("{count} connection{}", if count == 1 { "" } else { "s" });
+        let blobs = ["1 MiB", "256 MiB"].iter().zip(image.layers()).flat_map(|(size, &blob)| {
+            [1, 8, 64].map(|count| (format!("hit: {size}, {}", connections(count)), blob, count))
+        });
+        let blobs: Vec<_> = blobs.filter(|(title, ..)| self.options.wants(title)).collect();
+        let manifests = [("tag", image.by_tag()), ("digest", image.by_digest())]
+            .map(|(name, path)| (format!("hit: manifest by {name}, {}", connections(MANIFEST_CONNECTIONS)), path));
+        let manifests: Vec<_> = manifests.into_iter().filter(|(title, _)| self.options.wants(title)).collect();
+        let memory = Some(format!("memory during {STREAMS} streams")).filter(|title| self.options.wants(title));
+        if blobs.is_empty() && manifests.is_empty() && memory.is_none() {
+            return Vec::new();
+        }
         self.relay.set_line(FAST);
-        let (image, running) = (&self.content.hot, self.warm(LONG));
-        let mut rows = Vec::new();
-        for (size, &blob) in ["1 MiB", "256 MiB"].iter().zip(image.layers()) {
-            for connections in [1, 8, 64] {
-                let title = format!("hit: {size}, {connections} connection{}", if connections == 1 { "" } else { "s" });
-                let units = [Unit::Speed, Unit::Cpu];
-                let measure = |server: &Server| hot::blobs(server, blob, self.fetching(connections));
-                rows.extend(self.rates(&title, units, &running, measure));
-            }
+        let (running, mut rows) = (self.warm(LONG), Vec::new());
+        for (title, blob, connections) in blobs {
+            let measure = |server: &Server| hot::blobs(server, blob, self.fetching(connections));
+            rows.extend(self.rates(&title, [Unit::Speed, Unit::Cpu], &running, measure));
         }
-        for (name, path) in [("tag", image.by_tag()), ("digest", image.by_digest())] {
-            let title = format!("hit: manifest by {name}, {MANIFEST_CONNECTIONS} connections");
-            let units = [Unit::Requests, Unit::CpuOfRequests];
+        for (title, path) in manifests {
             let measure = |server: &Server| hot::manifests(server, &path, self.options.window());
-            rows.extend(self.rates(&title, units, &running, measure));
+            rows.extend(self.rates(&title, [Unit::Requests, Unit::CpuOfRequests], &running, measure));
         }
-        rows.push(self.memory(&running));
+        rows.extend(memory.map(|title| self.memory(&title, &running)));
         rows
     }
 
@@ -151,21 +162,23 @@ impl Bench<'_> {
         rows
     }
 
-    fn memory(&self, running: &Running) -> Row {
-        let title = format!("memory during {STREAMS} streams");
-        let mut row = Row::new(&title, Unit::Memory, FILES);
+    fn memory(&self, title: &str, running: &Running) -> Row {
+        let mut row = Row::new(title, Unit::Memory, FILES);
         for run in 0..self.options.runs() {
             for (column, server) in self.everyone(running, run) {
                 let peak = hot::memory(server, self.content.hot.layers()[1], self.fetching(STREAMS));
-                kept(&title, column, peak).into_iter().for_each(|peak| row.add(column, peak));
+                kept(title, column, peak).into_iter().for_each(|peak| row.add(column, peak));
             }
         }
         row
     }
 
     /// A tag that is here and whose time is over, while upstream is a black hole.
-    pub fn outage(&self) -> Row {
+    pub fn outage(&self) -> Option<Row> {
         let (title, patience) = ("cached tag, upstream silent", self.options.patience());
+        if !self.options.wants(title) {
+            return None;
+        }
         let mut row = Row::new(title, Unit::Seconds, "");
         let running = self.warm(SHORT);
         for run in 0..self.options.runs() {
@@ -189,7 +202,7 @@ impl Bench<'_> {
             }
         }
         self.relay.set_black_hole(false);
-        row
+        Some(row)
     }
 
     fn cold(&self, mirror: Mirror) -> Outcome<Server> {

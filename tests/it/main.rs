@@ -21,6 +21,7 @@ mod grafana;
 mod herd;
 mod hot_path;
 mod hub_itself;
+mod large_store;
 mod lying_upstream;
 mod malformed;
 mod operator;
