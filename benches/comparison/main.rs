@@ -9,6 +9,7 @@
 
 mod cold;
 mod content;
+mod docker;
 mod hot;
 mod http;
 mod machine;
@@ -117,6 +118,7 @@ fn compare(options: &Options, home: &Path) -> Outcome<String> {
     let bench = Bench { options, rig: &rig, relay: &relay, content: &content, files: &files };
     let mut rows = bench.herd();
     rows.extend(bench.pulls());
+    rows.extend(bench.docker());
     rows.extend(bench.hits());
     rows.extend(bench.outage());
     progress(&format!("done in {:.0} s", start.elapsed().as_secs_f64()));

@@ -1,10 +1,12 @@
 //! What is measured, row by row. In every run each mirror has its turn, so that what else happens on the machine meets all.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use crate::cold::{self, HERD};
 use crate::content::Content;
+use crate::docker;
 use crate::hot::{self, Fetching, MANIFEST_CONNECTIONS, Rate};
 use crate::relay::{Line, Relay};
 use crate::servers::{Mirror, Rig, Server};
@@ -32,6 +34,7 @@ and every server writes a line for each request to a file. \
 **Herd:** 16 clients ask at once for one blob of 64 MiB that no mirror has, over a line of 100 MB/s. \
 **Cold image:** a client fetches ten layers (199 MB) three at a time, as Docker does, and verifies them, over that line; \
 or over one that gives each connection 20 MB/s, and 200 MB/s to all. \
+**docker pull:** a real dockerd pulls and unpacks ten layers (210 MB) over that one; only where there is one, and as root. \
 **Hit:** what a mirror holds; CPU is the server's own, user and system. \
 **Memory:** the most that was resident while 200 clients fetched 256 MiB each. \
 **Upstream silent:** it accepts and never answers, and the mirror's `tag_ttl` is over. \
@@ -90,24 +93,33 @@ impl Bench<'_> {
     pub fn pulls(&self) -> Vec<Row> {
         let pulls = [("cold image", LINE), ("cold image, each connection limited", SHARED)];
         let pulls = pulls.into_iter().filter(|(title, _)| self.options.wants(title));
-        pulls.map(|(title, line)| self.pull(title, line)).collect()
+        pulls.map(|(title, line)| self.pull(title, line, |address| cold::pull(address, &self.content.ten))).collect()
     }
 
-    fn pull(&self, title: &str, line: Line) -> Row {
-        let (mut row, image) = (Row::new(title, Unit::Seconds, "direct"), &self.content.ten);
+    fn pull(&self, title: &str, line: Line, pull: impl Fn(SocketAddr) -> Outcome<f64>) -> Row {
+        let mut row = Row::new(title, Unit::Seconds, "direct");
         self.relay.set_line(line);
         for run in 0..self.options.runs() {
             let mut add = |column: Column, seconds: Outcome<f64>| {
                 self.relay.settle();
                 kept(title, column, seconds).into_iter().for_each(|seconds| row.add(column, seconds));
             };
-            add(Column::Reference, cold::pull(self.relay.address, image));
+            add(Column::Reference, pull(self.relay.address));
             for mirror in turn(run) {
-                let seconds = self.cold(mirror).and_then(|server| cold::pull(server.address, image));
+                let seconds = self.cold(mirror).and_then(|server| pull(server.address));
                 add(Column::Of(mirror), seconds);
             }
         }
         row
+    }
+
+    /// A real Docker on a cold image, over the line that gives each connection a share only.
+    pub fn docker(&self) -> Option<Row> {
+        let title = "docker pull, cold, each connection limited";
+        if !self.options.wants(title) || !docker::is_here() {
+            return None;
+        }
+        Some(self.pull(title, SHARED, |address| docker::pull(address, &self.content.docker)))
     }
 
     /// All that is served from the cache.
