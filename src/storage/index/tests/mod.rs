@@ -245,7 +245,10 @@ fn what_changed_in_a_session_that_never_opened_the_index_is_not_overlooked() {
     let index = house.open();
     assert_right(&index, &house.files);
     assert!(index.close(LONG));
-    assert!(!super::place::Place::new(house.path()).announce_session().unwrap(), "a session that has begun is told by the epoch");
+    assert!(
+        !super::place::Place::new(house.path()).announce_session().unwrap(),
+        "a session that has begun is told by the epoch"
+    );
 }
 
 /// Whether this machine's temporary directory lies on a file system that keeps an index's writes in order.
