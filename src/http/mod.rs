@@ -16,6 +16,8 @@ mod hosted;
 mod listing;
 mod manifest;
 mod metrics;
+mod nonce;
+mod probe;
 mod record;
 mod registry;
 mod render;
@@ -33,6 +35,8 @@ pub use self::registry::Registry;
 use self::answer::Answer;
 use self::endpoint::{Endpoint, Target, TargetError};
 use self::error::ApiError;
+use self::nonce::Nonce;
+use self::probe::Arrivals;
 use self::record::{Record, Recorded};
 use self::render::{base, render};
 use crate::cache::Cache;
@@ -52,6 +56,7 @@ struct Inner {
     routes: Routes,
     // None: there is no private registry, and every name is an upstream's.
     ours: Option<Ours>,
+    arrivals: Arrivals,
     clock: Clock,
     metrics: Metrics,
 }
@@ -59,7 +64,8 @@ struct Inner {
 impl Mirror {
     /// The door to `cache`. Names that are `ours` are never looked for there.
     pub fn new(cache: Arc<Cache>, routes: Routes, ours: Option<Ours>, clock: Clock, metrics: Metrics) -> Mirror {
-        Mirror { inner: Arc::new(Inner { cache, routes, ours, clock, metrics }) }
+        let arrivals = Arrivals::new(clock.clone());
+        Mirror { inner: Arc::new(Inner { cache, routes, ours, arrivals, clock, metrics }) }
     }
 
     /// Answers one request. A request's body is never read.
@@ -100,12 +106,16 @@ impl Inner {
         record.endpoint(target.endpoint.name());
         let Peer { address, files, .. } = peer;
         let (ns, client) = (target.ns.as_deref(), address.ip());
+        if let Some(nonce) = target.endpoint.repository().and_then(Nonce::of) {
+            return Err(self.arrivals.note(nonce, headers));
+        }
         if let Some((ours, name)) = self.our_name(&target.endpoint, ns) {
             return hosted::shown(ours, &name, &target.endpoint, Asked { method, headers }, files).await;
         }
         let cache = &self.cache;
         match &target.endpoint {
             Endpoint::Base => base(method),
+            Endpoint::Probe(nonce) => self.arrivals.tell(*nonce, headers, method),
             Endpoint::Catalog(page) => listing::catalog(cache, page, method).await,
             Endpoint::Uploads(..) | Endpoint::Upload(..) => Err(TargetError::NotFound.into()),
             Endpoint::Manifest(name, reference) => {

@@ -14,6 +14,7 @@ mod config;
 mod conformance;
 mod contract;
 mod deploy;
+mod doctor;
 mod documents;
 mod garbage;
 mod gone;
