@@ -1,7 +1,6 @@
 //! `larder setup`: the configuration with which a client of this machine pulls through a mirror, printed or put in place.
 
 mod clients;
-mod daemon_json;
 mod plan;
 mod snippet;
 mod writing;
@@ -14,10 +13,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::failure::Failure;
+use crate::cli::mirror_url::{MirrorUrl, text_of};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, UpstreamName};
 use plan::{Plan, Wish};
-use snippet::Mirror;
 use writing::{Step, Written};
 
 /// Configure a client of this machine to pull through a mirror.
@@ -60,11 +59,6 @@ enum Client {
     Podman,
 }
 
-/// What the configuration file takes as a text, with its complaint.
-fn text_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    toml::Value::from(text).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
-}
-
 impl Setup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let wish = self.wish()?;
@@ -81,9 +75,9 @@ impl Setup {
     }
 
     fn wish(&self) -> Result<Wish, Failure> {
-        let mirror = Mirror::new(self.mirror.clone());
+        let mirror = MirrorUrl::new(self.mirror.clone());
         if self.ca.is_some() && !mirror.is_https() {
-            return Err(Failure::wrong_use(format_args!("--ca is for a mirror with https://, not {}", mirror.url())));
+            return Err(Failure::wrong_use(format_args!("--ca is for a mirror with https://, not {}", mirror)));
         }
         Ok(Wish { mirror, registries: self.registries.clone(), ca: self.ca.as_deref().map(read_ca).transpose()? })
     }
