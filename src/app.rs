@@ -17,14 +17,14 @@ use tokio::task::JoinHandle;
 
 use crate::access::{self, Access, TokenKey};
 use crate::admin::Admin;
-use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin};
+use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
 use crate::http::{self, Mirror, Ours};
 use crate::routing::{Mirrored, Routes};
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
-use crate::storage::{self, OpenError, StorageError, Store};
+use crate::storage::{self, OpenError, StorageError, Store, Verify};
 use crate::task;
 use crate::upstream::{self, SetupError, Upstream};
 
@@ -34,6 +34,8 @@ const GRACE: Duration = Duration::from_secs(30);
 const LAST_GRACE: Duration = Duration::from_secs(1);
 /// Memory for the index's own cache, in bytes. sled takes about twice as much.
 const INDEX_CACHE: u64 = 64 << 20;
+/// How long a scrub of a stopped server's directory waits for the index to be in order.
+const INDEX_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the server does not run.
 #[derive(Debug, Error)]
@@ -107,7 +109,7 @@ pub struct Server {
     pub hosted: Option<Hosted>,
     drain: Drain,
     clients: Vec<JoinHandle<usize>>,
-    tidying: Option<JoinHandle<()>>,
+    tidying: Vec<JoinHandle<()>>,
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
@@ -135,13 +137,14 @@ impl Server {
 
         let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
         let cache = Arc::new(cache);
+        let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
         };
         let figures = http::Metrics::new(&registry);
         let door = Mirror::new(cache, routes(config)?, ours.clone(), clock.clone(), figures.clone());
-        let pages = Admin::new(registry, drain.clone(), store.clone());
+        let pages = Admin::new(registry, drain.clone(), store.clone(), scrubber.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,
@@ -171,7 +174,8 @@ impl Server {
             clients.push(task::spawn("registry", registry));
         }
         let hosted = ours.map(|ours| ours.hosted);
-        let tidying = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
             move |request, _peer| {
                 let pages = pages.clone();
@@ -195,8 +199,9 @@ impl Server {
         for clients in self.clients {
             let _ = clients.await;
         }
-        if let Some(tidying) = self.tidying {
+        for tidying in self.tidying {
             tidying.abort();
+            let _ = tidying.await;
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
@@ -235,6 +240,32 @@ pub fn run(config: Config) -> Result<(), Error> {
     done
 }
 
+/// Reads and checks everything at rest in a data directory that no server uses, and tells `each` how far it is. What is
+/// damaged is set aside, and with `repair` fetched anew.
+///
+/// # Errors
+/// As [`Server::start`].
+pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress)) -> Result<ScrubProgress, Error> {
+    const LOOK: Duration = Duration::from_millis(200);
+    let (registry, clock) = (Registry::new(), Clock::system());
+    let origins = origins(config, upstreams(config, &clock, &registry)?)?;
+    let store = open_store(config, &clock, &registry).await?;
+    // Whose a blob is, the index says.
+    let index = store.index().clone();
+    task::blocking(move || index.settle(INDEX_PATIENCE)).await;
+    let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
+    let scrubber = cache.scrubber();
+    let mut round = std::pin::pin!(scrubber.once(repair));
+    let done = loop {
+        tokio::select! {
+            done = &mut round => break done,
+            () = clock.sleep(LOOK) => each(&scrubber.progress()),
+        }
+    };
+    task::blocking(move || store.close()).await;
+    Ok(done)
+}
+
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -251,7 +282,13 @@ fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tl
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let settings = storage::Settings { data_dir: config.data_dir.as_path().to_owned(), index_cache: INDEX_CACHE };
+    let verify = match config.cache.verify {
+        config::Verify::Always => Verify::Always,
+        config::Verify::After(ttl) => Verify::After(ttl.get()),
+        config::Verify::Never => Verify::Never,
+    };
+    let data_dir = config.data_dir.as_path().to_owned();
+    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, verify };
     let (clock, registry) = (clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
 }
@@ -303,6 +340,16 @@ fn cache_settings(config: &Config) -> cache::Settings {
         },
         first_byte_timeout: slowest.max().unwrap_or_default(),
         complete_indexes: config.cache.complete_indexes,
+        scrub: Pace {
+            every: match config.cache.scrub {
+                config::Every::Each(ttl) => Some(ttl.get()),
+                config::Every::Never => None,
+            },
+            rate: match config.cache.scrub_rate {
+                config::Bandwidth::Unlimited => None,
+                config::Bandwidth::PerSecond(size) => Some(size.bytes()),
+            },
+        },
     }
 }
 

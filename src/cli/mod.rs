@@ -5,7 +5,9 @@
 mod check_config;
 mod failure;
 mod logging;
+mod operator;
 mod process_environment;
+mod scrub;
 mod serve;
 
 use std::process::ExitCode;
@@ -24,6 +26,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Scrub(scrub::Scrub),
 }
 
 /// Runs the command that the process was started with.
@@ -31,6 +34,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Scrub(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

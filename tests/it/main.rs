@@ -19,6 +19,7 @@ mod process;
 mod pull;
 mod recovery;
 mod resume;
+mod rot;
 mod several_upstreams;
 mod stale;
 mod support;
