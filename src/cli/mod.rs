@@ -2,13 +2,22 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod cert;
+mod certificate;
 mod check_config;
 mod failure;
 mod logging;
-mod operator;
+mod new_password;
+mod output;
 mod process_environment;
+mod replace_file;
 mod scrub;
 mod serve;
+mod setup;
+mod status;
+mod status_text;
+mod trust_places;
+mod user;
 
 use std::process::ExitCode;
 
@@ -27,6 +36,10 @@ enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Scrub(scrub::Scrub),
+    Status(status::Status),
+    User(user::User),
+    Cert(cert::Cert),
+    Setup(setup::Setup),
 }
 
 /// Runs the command that the process was started with.
@@ -35,6 +48,10 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Scrub(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::User(command) => command.run(),
+        Command::Cert(command) => command.run(),
+        Command::Setup(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,11 +69,17 @@ mod tests {
     fn the_command_line_is_sound_and_every_help_has_an_example() {
         let cli = Cli::command();
         cli.clone().debug_assert();
-        for command in cli.get_subcommands().chain([&cli]) {
+        let nested = cli.get_subcommands().flat_map(|command| command.get_subcommands());
+        for command in cli.get_subcommands().chain(nested).chain([&cli]) {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }
-        for (command, detail) in [("serve", "Without a file"), ("check-config", "Passwords are masked")] {
+        for (command, detail) in [
+            ("serve", "Without a file"),
+            ("check-config", "Passwords are masked"),
+            ("status", "Exits with"),
+            ("setup", "kept beside them"),
+        ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
         }

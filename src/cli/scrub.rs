@@ -1,14 +1,15 @@
 //! `larder scrub`: has everything at rest read and checked, by the running server or, where none runs, by itself.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use hyper::{Method, StatusCode};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Failure;
-use super::operator::{Operated, Operator};
+use super::process_environment::variables;
+use crate::admin::client::{self, AdminError, AdminUrl};
 use crate::app;
 use crate::cache::ScrubProgress;
 use crate::config::Config;
@@ -32,13 +33,17 @@ pub(super) struct Scrub {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    operated: Operated,
+    /// The admin address of the server.
+    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    admin: Option<AdminUrl>,
+    /// The configuration file of a server on this machine, running or not.
+    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
+    config: Option<PathBuf>,
 }
 
 impl Scrub {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = self.operated.config()?;
+        let config = Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
         let bar = bar();
         let done = runtime.block_on(self.scrub(&config, &bar))?;
@@ -48,19 +53,16 @@ impl Scrub {
     }
 
     async fn scrub(&self, config: &Config, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
-        let operator = self.operated.operator(config);
+        let server = self.admin.clone().unwrap_or_else(|| AdminUrl::listening(config.admin.listen.addr()));
         let path = if self.repair { "/api/scrub?repair=true" } else { "/api/scrub" };
-        match operator.ask(Method::POST, path).await? {
+        match client::begin(&server, path).await {
             // One that is under way is as good, and is waited for.
-            Some((StatusCode::ACCEPTED | StatusCode::CONFLICT, _)) => follow(&operator, bar).await,
-            Some((status, _)) => Err(Failure::failed(format!(
-                "{} answers {status}: is that a larder's admin address?",
-                operator.address()
-            ))),
-            None if self.operated.names_a_server() => {
-                Err(Failure::failed(format!("nobody answers at {}", operator.address())))
+            Ok(_begins) => follow(&server, bar).await,
+            // Should one run all the same, its lock on the directory says so.
+            Err(AdminError::Unreachable(..)) if self.admin.is_none() => {
+                app::scrub(config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)
             }
-            None => app::scrub(config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed),
+            Err(error) => Err(Failure::failed(error)),
         }
     }
 
@@ -88,13 +90,9 @@ impl Scrub {
     }
 }
 
-async fn follow(operator: &Operator, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
+async fn follow(server: &AdminUrl, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
     loop {
-        let Some((_, body)) = operator.ask(Method::GET, "/api/scrub").await? else {
-            return Err(Failure::failed(
-                "the server ended before it was through; it goes on by itself after its next start",
-            ));
-        };
+        let body = client::get(server, "/api/scrub").await.map_err(Failure::failed)?;
         let progress: ScrubProgress = serde_json::from_slice(&body).map_err(Failure::failed)?;
         show(bar, &progress);
         if !progress.running {

@@ -19,9 +19,11 @@ const KEYS: &[(&str, Effect)] = &[
     ("mirror.listen", Now),
     ("mirror.tls.cert", Now),
     ("mirror.tls.key", Now),
+    ("mirror.tls.client_ca", Now),
     ("registry.listen", Now),
     ("registry.tls.cert", Now),
     ("registry.tls.key", Now),
+    ("registry.tls.client_ca", Now),
     ("registry.htpasswd", Now),
     ("registry.anonymous", Now),
     ("registry.repository.pattern", Now),
@@ -58,10 +60,10 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.max_connections", Now),
     ("upstream.parallel", Now),
     ("upstream.bandwidth", Later),
-    ("upstream.proxy", Later),
-    ("upstream.private", Later),
+    ("upstream.proxy", Now),
+    ("upstream.private", Now),
     ("upstream.reserve", Now),
-    ("upstream.on_deleted", Later),
+    ("upstream.on_deleted", Now),
 ];
 
 /// Sections that are written in double brackets, once for each.

@@ -12,11 +12,11 @@ data_dir = "/var/lib/larder"
 
 [mirror]
 listen = "0.0.0.0:5000"
-tls = { cert = "/tls/cert.pem", key = "/tls/key.pem" }
+tls = { cert = "/tls/cert.pem", key = "/tls/key.pem", client_ca = "/tls/clients.pem" }
 
 [registry]
 listen = "0.0.0.0:5001"
-tls = { cert = "/tls/cert.pem", key = "/tls/key.pem" }
+tls = { cert = "/tls/cert.pem", key = "/tls/key.pem", client_ca = "/tls/clients.pem" }
 htpasswd = "/etc/larder/htpasswd"
 anonymous = "none"
 

@@ -9,6 +9,8 @@ mod claim;
 mod durable;
 mod error;
 mod examination;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod garbage;
 mod home;
 mod hosted;

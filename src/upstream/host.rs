@@ -20,6 +20,7 @@ use super::line::{Answer, Line};
 use super::metrics::Meter;
 use super::origin::Origin;
 use super::probe::Probe;
+use super::proxy::ProxyRule;
 use super::question::Question;
 use super::report::{HostReport, PartReport, PartState};
 use super::settings::{Account, Settings};
@@ -48,11 +49,11 @@ impl Host {
         url: &Uri,
         accounts: &[Account],
         settings: &Settings,
-        tls: ClientConfig,
+        (tls, proxies): (ClientConfig, Arc<ProxyRule>),
         (meter, outlook, clock): (Meter, Outlook, Clock),
     ) -> Host {
         let name = url.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-        let dialer = Dialer::new(url, tls, settings.connect_timeout);
+        let dialer = Dialer::new(url, tls, proxies, settings.connect_timeout);
         let transport = Transport::new(dialer, settings.header_timeout, settings.max_connections);
         let health = Arc::new(Health::new(name.clone(), meter.clone(), clock.clone(), outlook));
         let names = match accounts {

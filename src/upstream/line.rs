@@ -14,12 +14,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::allowance::Allowance;
+use super::cause::describe;
 use super::error::{Part, Phase, UpstreamError};
 use super::headers;
 use super::health::Health;
 use super::metrics::{Kind, Meter};
 use super::question::{By, Question};
-use super::transport::{Bodiless, Transport, describe};
+use super::transport::{Bodiless, Transport};
 use crate::clock::Clock;
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("larder/", env!("CARGO_PKG_VERSION")));

@@ -10,10 +10,13 @@ mod asker;
 mod blob;
 mod breaker;
 mod budget;
+mod cause;
 mod challenge;
 mod credentials;
 mod dial;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod host;
@@ -21,6 +24,7 @@ mod line;
 mod metrics;
 mod origin;
 mod probe;
+mod proxy;
 mod question;
 mod realm;
 mod redirect;
@@ -47,7 +51,7 @@ pub use error::{Part, Phase, UpstreamError};
 pub use metrics::Metrics;
 pub use question::Span;
 pub use report::{AccountReport, HostReport, PartReport, PartState, Report};
-pub use settings::{Account, Settings, SetupError};
+pub use settings::{Account, Proxies, Settings, SetupError};
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
@@ -56,6 +60,7 @@ use health::Outlook;
 use host::Host;
 use line::{Answer, excerpt};
 use metrics::{Kind, Meter};
+use proxy::ProxyRule;
 use question::Question;
 
 /// Largest page of tags that is read: some 100,000 long ones.
@@ -118,10 +123,10 @@ impl Upstream {
     /// The settings cannot be used.
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Upstream, SetupError> {
         settings.check()?;
-        let tls = trust::client_config(&settings)?;
+        let (tls, proxies) = (trust::client_config(&settings)?, Arc::new(ProxyRule::new(&settings.proxies)?));
         let (meter, outlook) = (Meter::new(metrics, settings.name.to_string()), Outlook::default());
         let host = |url, accounts, meter| {
-            Host::new(url, accounts, &settings, tls.clone(), (meter, outlook.clone(), clock.clone()))
+            Host::new(url, accounts, &settings, (tls.clone(), proxies.clone()), (meter, outlook.clone(), clock.clone()))
         };
         let registry = host(&settings.url, &settings.accounts, meter.clone());
         // What our account is for is the registry alone.
@@ -151,6 +156,11 @@ impl Upstream {
     /// is needed for it is out of order, and nobody need wait to find that out.
     pub fn is_down(&self) -> bool {
         self.hosts().all(|host| host.health().is_down())
+    }
+
+    /// Whether content can be had from others, too, when the registry fails.
+    pub fn has_fallbacks(&self) -> bool {
+        !self.0.fallbacks.is_empty()
     }
 
     /// Since when the registry has been out of order, if it is; seconds since 1970.

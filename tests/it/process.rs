@@ -101,6 +101,13 @@ async fn killed_at_random_moments_it_serves_nothing_wrong_and_loses_nothing_it_g
         hub.stop().await;
         for known in &given {
             let answer = Call::get(&known.path).send(larder.mirror).await;
+            if answer.status == 503 && known.path.contains("/manifests/") && answer.text().contains("is not offered") {
+                // The kill came before its layers, which cannot be had now: it is kept back, and it is here.
+                let digest = Digest::sha256(&known.content).hex();
+                let kept = data.join("blobs/sha256").join(&digest[..2]).join(&digest);
+                assert_eq!(fs::read(kept).unwrap(), known.content, "round {round}: {}", known.path);
+                continue;
+            }
             assert_eq!((answer.status, answer.complete), (200, true), "round {round}: {} is lost", known.path);
             assert_eq!(answer.body, known.content, "round {round}: {}", known.path);
         }

@@ -3,6 +3,7 @@
 mod access;
 mod hosts;
 mod outage;
+mod proxies;
 mod transfer;
 
 use std::future::pending;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Account, Metrics, Reach, Settings, Upstream};
+use super::{Account, Metrics, Proxies, Reach, Settings, Upstream};
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, RepoName};
 use crate::secret::Secret;
@@ -95,6 +96,7 @@ impl Peer {
             fallbacks: Vec::new(),
             accounts: Vec::new(),
             reserve: 10,
+            proxies: Proxies::default(),
             extra_ca: None,
             connect_timeout: Duration::from_secs(2),
             header_timeout: Duration::from_millis(400),

@@ -256,6 +256,7 @@ fn settings_that_cannot_work_are_refused_and_a_dead_network_is_no_reason() {
         fallbacks: Vec::new(),
         accounts: Vec::new(),
         reserve: 10,
+        proxies: Proxies::default(),
         extra_ca: some_ca(),
         connect_timeout: Duration::from_secs(1),
         header_timeout: Duration::from_secs(1),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,11 +41,26 @@ impl Program {
         PATH.split(':').map(|folder| Path::new(folder).join(self.name)).find(|path| path.is_file())
     }
 
+    /// The same on a machine whose `/etc` has, over what is there, the files of `etc`: the places where users have them.
+    pub(super) fn command_over_etc(self, home: &Path, etc: &Path) -> Command {
+        let top = home.join("etc-top");
+        fs::create_dir_all(&top).unwrap();
+        let mut command = command("unshare", home);
+        command.args(["--mount", "sh", "-c", OVER_ETC]).arg(etc).arg(top);
+        command.arg(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)));
+        command
+    }
+
     /// The program with a clean environment: no credentials, proxies or settings of whoever runs the tests.
     pub(super) fn command(self, home: &Path) -> Command {
         command(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)), home)
     }
 }
+
+/// Lays a directory over this machine's `/etc`, for one program and its children. What they write there is gone with
+/// them.
+const OVER_ETC: &str = "mount -t tmpfs none \"$1\" && mkdir \"$1/up\" \"$1/work\" && \
+    mount -t overlay -o \"lowerdir=$0:/etc,upperdir=$1/up,workdir=$1/work\" overlay /etc && shift && exec \"$@\"";
 
 /// A command that ends with the test that started it, even if the test process is killed.
 pub(super) fn command(program: impl AsRef<OsStr>, home: &Path) -> Command {
@@ -152,6 +167,23 @@ impl Drop for Process {
 
 /// Runs a command to its end and gives what it printed; a failure panics with both streams.
 pub(super) fn run(command: &mut Command) -> String {
+    let (status, [stdout, stderr]) = ended(command);
+    match status {
+        Some(status) if status.success() => stdout,
+        Some(status) => panic!("{command:?}: {status}\n{stdout}{stderr}"),
+        None => panic!("{command:?}: not done within {PATIENCE:?}\n{stdout}{stderr}"),
+    }
+}
+
+/// Runs a command to its end, and says whether that was a failure over a certificate.
+pub(super) fn fails(command: &mut Command) -> bool {
+    let (status, [stdout, stderr]) = ended(command);
+    let says_why = stderr.contains("certificate signed by unknown authority");
+    assert!(status.is_some_and(|status| status.success()) || says_why, "{command:?} says\n{stdout}{stderr}");
+    says_why
+}
+
+fn ended(command: &mut Command) -> (Option<ExitStatus>, [String; 2]) {
     let mut output = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
     command.stdout(output[0].try_clone().unwrap()).stderr(output[1].try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -167,15 +199,11 @@ pub(super) fn run(command: &mut Command) -> String {
         }
         thread::sleep(Duration::from_millis(10));
     };
-    let [stdout, stderr] = output.each_mut().map(|file| {
+    let streams = output.each_mut().map(|file| {
         let mut bytes = Vec::new();
         file.rewind().unwrap();
         file.read_to_end(&mut bytes).unwrap();
         String::from_utf8_lossy(&bytes).into_owned()
     });
-    match status {
-        Some(status) if status.success() => stdout,
-        Some(status) => panic!("{command:?}: {status}\n{stdout}{stderr}"),
-        None => panic!("{command:?}: not done within {PATIENCE:?}\n{stdout}{stderr}"),
-    }
+    (status, streams)
 }

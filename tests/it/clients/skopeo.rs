@@ -28,7 +28,7 @@ pub(super) struct Skopeo {
 impl Skopeo {
     pub(super) fn using(mirror: &Larder) -> Self {
         let home = Scratch::new("skopeo");
-        home.write("registries.conf", &registries_conf(mirror));
+        mirror.set_up("podman", home.path());
         Self { layouts: RefCell::default(), home }
     }
 
@@ -46,7 +46,7 @@ impl Skopeo {
 
     fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
         let mut command = SKOPEO.command(self.home.path());
-        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join("registries.conf"));
+        command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
         command.arg("copy").args(options).arg(format!("docker://{reference}")).arg(target);
         run(&mut command);
     }

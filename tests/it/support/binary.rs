@@ -1,6 +1,7 @@
 //! The real server as a process of its own: what can be done to it is what can be done to any process.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -26,6 +27,16 @@ pub fn larder() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.env_clear().stdin(Stdio::null());
     command
+}
+
+/// Whether other people's programs (curl, openssl, htpasswd) are to be tried. One that is missing is a failure then.
+pub fn tries_other_programs() -> bool {
+    let skipped = std::env::var_os("LARDER_SKIP_CLIENTS").is_some_and(|value| value == "1");
+    if skipped {
+        // Past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(std::io::stderr(), "SKIP: LARDER_SKIP_CLIENTS=1, no other program was tried");
+    }
+    !skipped
 }
 
 impl Binary {
