@@ -20,6 +20,7 @@ mod lying_upstream;
 mod malformed;
 mod operator;
 mod outage;
+mod power_cut;
 mod private;
 mod process;
 mod pull;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::oci::Digest;
 
+use crate::support::binary::Binary;
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Hub, Target};
 use crate::support::image::{Image, noise};
@@ -260,4 +261,43 @@ async fn what_was_pushed_here_and_is_damaged_is_a_500_and_then_pushed_again() {
         assert!(Call::get(&path).send(larder.registry()).await.body == content);
     }
     assert_eq!(quarantined(&larder.data()), 3);
+}
+
+#[tokio::test]
+async fn the_command_scrubs_a_stopped_data_directory_and_through_a_running_server() {
+    let (hub, home) = (Hub::plain().await, tempfile::tempdir().unwrap());
+    let data = home.path().join("data");
+    let config = |port: u16| {
+        format!(
+            "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:{port}\"\n\
+             [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
+            hub.registry_url()
+        )
+    };
+    let digest = hub.add_blob(REPO, noise(9_800, 300_000));
+    let larder = Binary::start(home.path(), &config(0), "info");
+    assert!(Call::get(&url(&digest)).send(larder.mirror).await.complete);
+    let scrub = async |arguments: &[&str]| {
+        let mut command = crate::support::binary::larder();
+        command.args(["scrub", "--json"]).args(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default(), said)
+    };
+    flip(&file(&data, &digest), 7);
+    let (code, found, said) = scrub(&["--repair", "--admin", &larder.admin.to_string()]).await;
+    assert_eq!((code, &found["repaired"]), (Some(0), &1.into()), "{said}");
+    larder.terminate();
+    tokio::task::spawn_blocking(|| larder.ended()).await.unwrap();
+    // A port at which nobody listens: that of a listener that is gone.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let stopped = home.path().join("stopped.toml");
+    fs::write(&stopped, config(port)).unwrap();
+    let stopped = stopped.to_str().unwrap();
+    flip(&file(&data, &digest), 7);
+    let (code, found, said) = scrub(&["--config", stopped]).await;
+    assert_eq!((code, &found["damaged"], &found["repaired"]), (Some(1), &1.into(), &0.into()), "{said}");
+    assert!(said.contains("in quarantine"), "{said}");
+    let (code, found, said) = scrub(&["--config", stopped]).await;
+    assert_eq!((code, &found["damaged"]), (Some(0), &0.into()), "{said}");
 }
