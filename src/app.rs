@@ -27,7 +27,7 @@ use crate::metric;
 use crate::routing::{Mirrored, Routes};
 use crate::secret::Secret;
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
-use crate::storage::{self, OpenError, StorageError, Store, Verify};
+use crate::storage::{self, OpenError, StorageError, Store};
 use crate::task;
 use crate::upstream::{self, SetupError, Upstream};
 
@@ -37,8 +37,6 @@ const GRACE: Duration = Duration::from_secs(30);
 const LAST_GRACE: Duration = Duration::from_secs(1);
 /// Memory for the index's own cache, in bytes. sled takes about twice as much.
 const INDEX_CACHE: u64 = 64 << 20;
-/// How long a scrub of a stopped server's directory waits for the index to be in order.
-const INDEX_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Why the server does not run.
 #[derive(Debug, Error)]
@@ -256,20 +254,16 @@ pub fn run(config: Config) -> Result<(), Error> {
 /// # Errors
 /// As [`Server::start`].
 pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress)) -> Result<ScrubProgress, Error> {
-    const LOOK: Duration = Duration::from_millis(200);
     let (registry, clock) = (Registry::new(), Clock::system());
     let origins = origins(config, upstreams(config, &clock, &registry)?)?;
     let store = open_store(config, &clock, &registry).await?;
-    // Whose a blob is, the index says.
-    let index = store.index().clone();
-    task::blocking(move || index.settle(INDEX_PATIENCE)).await;
     let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
     let scrubber = cache.scrubber();
     let mut round = std::pin::pin!(scrubber.once(repair));
     let done = loop {
         tokio::select! {
             done = &mut round => break done,
-            () = clock.sleep(LOOK) => each(&scrubber.progress()),
+            () = clock.sleep(Duration::from_millis(200)) => each(&scrubber.progress()),
         }
     };
     task::blocking(move || store.close()).await;
@@ -323,11 +317,7 @@ fn show_cap(config: &Config, registry: &Registry) {
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let verify = match config.cache.verify {
-        config::Verify::Always => Verify::Always,
-        config::Verify::After(ttl) => Verify::After(ttl.get()),
-        config::Verify::Never => Verify::Never,
-    };
+    let verify = config.cache.verify.get();
     let data_dir = config.data_dir.as_path().to_owned();
     let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, verify };
     let (clock, registry) = (clock.clone(), registry.clone());
@@ -381,16 +371,7 @@ fn cache_settings(config: &Config) -> cache::Settings {
         },
         first_byte_timeout: slowest.max().unwrap_or_default(),
         complete_indexes: config.cache.complete_indexes,
-        scrub: Pace {
-            every: match config.cache.scrub {
-                config::Every::Each(ttl) => Some(ttl.get()),
-                config::Every::Never => None,
-            },
-            rate: match config.cache.scrub_rate {
-                config::Bandwidth::Unlimited => None,
-                config::Bandwidth::PerSecond(size) => Some(size.bytes()),
-            },
-        },
+        scrub: Pace { every: config.cache.scrub.get(), rate: config.cache.scrub_rate.per_second() },
     }
 }
 
@@ -424,6 +405,7 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             stall_timeout: upstream.stall_timeout.get(),
             max_connections: upstream.max_connections.get() as usize,
             parallel: upstream.parallel.get() as usize,
+            bandwidth: upstream.bandwidth.per_second(),
         };
         Upstream::new(settings, clock.clone(), metrics.clone())
             .map_err(|source| Error::Upstream { name, source: Box::new(source) })

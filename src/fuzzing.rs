@@ -4,7 +4,6 @@
 //! Each takes any bytes. It must not panic, and what it accepts must hold what its type promises.
 
 use crate::oci::{Digest, Manifest, RangeHeader, Reference, RepoName, Tag};
-use crate::{access, config, http, storage, upstream};
 
 /// Throws bytes at one parser.
 pub type Throw = fn(&[u8]);
@@ -13,19 +12,19 @@ pub type Throw = fn(&[u8]);
 pub const TARGETS: [(&str, Throw); 15] = [
     ("names", |bytes| as_text(bytes, names)),
     ("digests", |bytes| as_text(bytes, digests)),
-    ("endpoint", |bytes| as_text(bytes, http::fuzzing::endpoint)),
+    ("endpoint", |bytes| as_text(bytes, crate::http::fuzzing::endpoint)),
     ("range", |bytes| as_text(bytes, range)),
     ("manifest", manifest),
-    ("content_range", upstream::fuzzing::content_range),
-    ("challenge", upstream::fuzzing::challenge),
-    ("link", upstream::fuzzing::link),
-    ("token_answer", upstream::fuzzing::token_answer),
-    ("small_file", storage::fuzzing::small_file),
-    ("config", |bytes| as_text(bytes, config::fuzzing::file)),
-    ("scope", |bytes| as_text(bytes, access::fuzzing::scope)),
-    ("htpasswd", |bytes| as_text(bytes, access::fuzzing::htpasswd)),
-    ("authorization", access::fuzzing::authorization),
-    ("token_request", access::fuzzing::token_request),
+    ("content_range", crate::upstream::fuzzing::content_range),
+    ("challenge", crate::upstream::fuzzing::challenge),
+    ("link", crate::upstream::fuzzing::link),
+    ("token_answer", crate::upstream::fuzzing::token_answer),
+    ("small_file", crate::storage::fuzzing::small_file),
+    ("config", |bytes| as_text(bytes, crate::config::fuzzing::file)),
+    ("scope", |bytes| as_text(bytes, crate::access::fuzzing::scope)),
+    ("htpasswd", |bytes| as_text(bytes, crate::access::fuzzing::htpasswd)),
+    ("authorization", crate::access::fuzzing::authorization),
+    ("token_request", crate::access::fuzzing::token_request),
 ];
 
 /// Throws bytes at the parser of this name.

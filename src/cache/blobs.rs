@@ -21,7 +21,7 @@ use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};
 use crate::storage::{BlobFile, Link, Store, Verdict, is_lost};
 use crate::task;
-use crate::upstream::{Span, Upstream, UpstreamError};
+use crate::upstream::{Priority, Span, Upstream, UpstreamError};
 
 /// How far ahead of the watermark a range may begin and still wait for it: about what several connections have in flight.
 const NEAR: u64 = 32 << 20;
@@ -61,12 +61,12 @@ impl Blobs {
         Blobs { store, origins, manifests, metrics, first_byte_timeout, flights, rights }
     }
 
-    /// A blob, complete or while it is fetched.
+    /// A blob, complete or while it is fetched, for a client.
     ///
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        let blob = self.take(repository, digest).await?;
+        let blob = self.take(Priority::Foreground, repository, digest).await?;
         self.sound(repository, digest, blob, 0).await
     }
 
@@ -87,10 +87,18 @@ impl Blobs {
         if task::blocking(move || store.examine(&wanted)).await? == Verdict::Damaged {
             self.metrics.stored_mismatch();
         }
-        self.take(repository, digest).await
+        self.take(Priority::Foreground, repository, digest).await
     }
 
-    async fn take(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+    /// Brings a blob here that no client has asked for yet.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`], or the fill failed.
+    pub async fn bring(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+        self.take(Priority::Background, repository, digest).await?.kept().await
+    }
+
+    async fn take(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
         let boarding = match self.find(repository, digest).await? {
             Found::Readable(blob) => return Ok(self.kept(blob, repository, digest, Outcome::Hit)),
             Found::Unlinked(blob) => match self.flights.running(digest, repository) {
@@ -101,7 +109,7 @@ impl Blobs {
                     return Ok(self.kept(blob, repository, digest, Outcome::Revalidated));
                 }
             },
-            Found::Nothing => self.flights.board(digest, repository)?,
+            Found::Nothing => self.board(whom, repository, digest)?,
         };
         let boarding = match boarding {
             Boarding::Elsewhere(seat) => {
@@ -110,14 +118,14 @@ impl Blobs {
                 match self.follow(seat, repository, digest, Outcome::Joined).await {
                     Ok(blob) => return Ok(blob),
                     // The other repository's trouble need not be ours.
-                    Err(_) => self.flights.board(digest, repository)?,
+                    Err(_) => self.board(whom, repository, digest)?,
                 }
             }
             boarding => boarding,
         };
         match boarding {
             Boarding::Lead(pilot, seat) => {
-                self.lead(repository, digest, pilot)?;
+                self.lead(repository, digest, pilot, &seat)?;
                 self.follow(seat, repository, digest, Outcome::Miss).await
             }
             Boarding::Join(seat) | Boarding::Elsewhere(seat) => {
@@ -167,7 +175,7 @@ impl Blobs {
         digest: &Digest,
         wanted: RangeHeader,
     ) -> Result<Blob, CacheError> {
-        let blob = self.take(repository, digest).await?;
+        let blob = self.take(Priority::Foreground, repository, digest).await?;
         let (Some(size), Some(visible)) = (blob.size, blob.visible()) else {
             let from = blob.size.and_then(|size| wanted.of(size)).map_or(0, |range| range.start);
             return self.sound(repository, digest, blob, from).await;
@@ -177,7 +185,8 @@ impl Blobs {
         };
         let upstream = self.origins.of(repository)?;
         let span = Span { start: range.start, end: Some(range.end) };
-        match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span)).await {
+        let flow = upstream.flow(Priority::Foreground);
+        match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span, &flow)).await {
             Ok(Ok(body)) if body.is_part => {
                 let source = Source::Passing(Box::new(body));
                 Ok(Blob { size: Some(size), outcome: Outcome::Bypass, source, healer: self.healer(repository, digest) })
@@ -185,6 +194,11 @@ impl Blobs {
             // Without ranges, without a free connection or without luck, the fill gets there, too.
             _ => Ok(blob),
         }
+    }
+
+    fn board(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Boarding, CacheError> {
+        let upstream = self.origins.of(repository)?;
+        self.flights.board(digest, repository, whom, |priority| upstream.flow(priority))
     }
 
     fn kept(&self, blob: BlobFile, repository: &Repository, digest: &Digest, outcome: Outcome) -> Blob {
@@ -198,8 +212,13 @@ impl Blobs {
     }
 
     async fn find(&self, repository: &Repository, digest: &Digest) -> Result<Found, CacheError> {
+        // The hot path: no other thread, and no disk.
+        if let Some(blob) = self.store.held(repository, digest) {
+            return Ok(Found::Readable(blob));
+        }
         let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
         task::blocking(move || {
+            let opening = store.opening();
             let Some(blob) = store.blob(&digest)? else { return Ok(Found::Nothing) };
             match store.link(&repository, &digest)? {
                 // Links are written by whoever has seen the whole: a shorter file has lost something since.
@@ -207,7 +226,10 @@ impl Blobs {
                     store.quarantine(&digest, "its length is not what its link says")?;
                     Ok(Found::Nothing)
                 }
-                Some(_) => Ok(Found::Readable(blob)),
+                Some(_) => {
+                    store.hold(opening, repository, digest, blob.clone());
+                    Ok(Found::Readable(blob))
+                }
                 None => Ok(Found::Unlinked(blob)),
             }
         })
@@ -244,12 +266,13 @@ impl Blobs {
         });
     }
 
-    fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot) -> Result<(), CacheError> {
+    fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot, seat: &Seat) -> Result<(), CacheError> {
         let fill = Fill {
             repository: repository.clone(),
             digest: *digest,
             announced: self.manifests.announced(repository, digest),
             upstream: self.origins.of(repository)?.clone(),
+            flow: seat.flow().clone(),
             store: self.store.clone(),
             metrics: self.metrics.clone(),
         };
@@ -314,7 +337,8 @@ async fn may_read(upstream: &Upstream, repository: &Repository, digest: &Digest)
     match upstream.head_blob(&repository.name, digest).await {
         Err(error) if error.is_doubtful() => {
             let first_byte = Span { start: 0, end: Some(1) };
-            upstream.blob(&repository.name, digest, first_byte).await.map(|_body| ())
+            let flow = upstream.flow(Priority::Foreground);
+            upstream.blob(&repository.name, digest, first_byte, &flow).await.map(|_body| ())
         }
         answer => answer.map(|_size| ()),
     }

@@ -5,6 +5,8 @@
 //! reader can complete a wrong blob. What has landed when upstream fails for good is kept, and gone on with next time.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -16,7 +18,7 @@ use super::part::{Landed, Part, PartError, Source};
 use crate::oci::{Digest, Repository};
 use crate::storage::{BlobFile, Ingest, Link, StorageError, Store};
 use crate::task;
-use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
 /// Bytes that stay behind the watermark until the digest is right; a shorter blob is shown only whole.
 const HOLDBACK: u64 = 64 << 10;
@@ -24,6 +26,8 @@ const HOLDBACK: u64 = 64 << 10;
 const PART: u64 = 8 << 20;
 /// A blob whose length neither upstream nor a manifest tells is taken up to here; an endless one must not fill the disk.
 const MAX_UNANNOUNCED: u64 = 16 << 30;
+/// Bytes that are hashed again between two looks at what upstream says.
+const RECOVERED: u64 = 64 << 20;
 /// Batches that have landed and wait to be hashed; more make the connections wait.
 const MAX_BEHIND: usize = 64;
 
@@ -37,6 +41,8 @@ pub struct Fill {
     pub announced: Option<u64>,
     /// Where it comes from.
     pub upstream: Upstream,
+    /// In which share of the line.
+    pub flow: Flow,
     /// Where it goes.
     pub store: Store,
     /// Counts.
@@ -61,29 +67,51 @@ impl Fill {
 
     async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
         let first = self.attempt(pilot, 0).await;
-        // What an earlier attempt left may be wrong, or upstream may have changed since. Once, from the beginning.
+        // What an earlier attempt left may be wrong, or upstream may have changed meanwhile. Once, from the beginning.
         match first {
-            Err((CacheError::Mismatch { .. }, Began::Within)) => {
-                tracing::warn!(digest = %self.digest, "what was here of a blob does not fit: it is fetched from the start");
+            Err((CacheError::Mismatch { .. }, Came::InPieces)) => {
+                tracing::warn!(digest = %self.digest, "the pieces of a blob do not fit: it is fetched from the start");
                 self.attempt(pilot, 1).await.map(|blob| (blob, 1)).map_err(|(error, _)| error)
             }
             other => other.map(|blob| (blob, 0)).map_err(|(error, _)| error),
         }
     }
 
-    async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Began)> {
-        let ingest = self.on_disk(|store, digest| store.ingest(digest)).await.map_err(|e| (e, Began::AtZero))?;
-        let began = if ingest.passed() > 0 { Began::Within } else { Began::AtZero };
-        let result = self.fill(pilot, attempt, ingest).await;
+    async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Came)> {
+        let ingest = self.on_disk(|store, digest| store.ingest(digest)).await.map_err(|e| (e, Came::AtOnce))?;
+        let is_pieced = Arc::new(AtomicBool::new(ingest.left() > 0));
+        let result = self.fill(pilot, attempt, ingest, &is_pieced).await;
         if let Err(CacheError::Mismatch { .. }) = result {
             self.metrics.upstream_mismatch();
         }
-        result.map_err(|error| (error, began))
+        let came = if is_pieced.load(Ordering::Relaxed) { Came::InPieces } else { Came::AtOnce };
+        result.map_err(|error| (error, came))
     }
 
-    async fn fill(&self, pilot: &Pilot, attempt: u32, ingest: Ingest) -> Result<BlobFile, CacheError> {
-        let from = ingest.passed();
-        let body = match self.open(from).await {
+    async fn fill(
+        &self,
+        pilot: &Pilot,
+        attempt: u32,
+        ingest: Ingest,
+        is_pieced: &Arc<AtomicBool>,
+    ) -> Result<BlobFile, CacheError> {
+        let from = ingest.left();
+        let follower = Follower { ingest, size: None, attempt, pilot };
+        // Hashing what is here can take longer than a client waits, and upstream may have none of the rest.
+        let answered = OnceLock::new();
+        let ask = async {
+            let body = self.open(from).await;
+            let size = body.as_ref().map(|body| self.agreed_size(body.total).flatten());
+            // The only one who sets it.
+            let _ = answered.set(size.map_err(|error| matches!(error, UpstreamError::OutOfRange { .. })));
+            body
+        };
+        let (body, (Follower { ingest, .. }, recovered)) = tokio::join!(ask, recover(follower, from, &answered));
+        if let Err(error) = recovered {
+            ingest.discard();
+            return Err(error.into());
+        }
+        let body = match body {
             Ok(body) => body,
             // The last attempt ended between its last byte and the commit.
             Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, Some(from)).await,
@@ -103,7 +131,7 @@ impl Fill {
         };
         let follower = Follower { ingest, size, attempt, pilot };
         follower.show();
-        let (Follower { ingest, .. }, poured) = self.pour(follower, body, from).await;
+        let (Follower { ingest, .. }, poured) = self.pour(follower, body, from, is_pieced).await;
         match poured {
             Ok(()) => self.finish(ingest, size).await,
             Err(PartError::Upstream(error)) => {
@@ -126,7 +154,7 @@ impl Fill {
     async fn open(&self, from: u64) -> Result<BlobBody, UpstreamError> {
         let worth_parts = self.announced.is_some_and(|size| size >= from + 2 * PART) && self.upstream.parallel() > 1;
         let span = Span { start: from, end: worth_parts.then_some(from + PART) };
-        self.upstream.blob(&self.repository.name, &self.digest, span).await
+        self.upstream.blob(&self.repository.name, &self.digest, span, &self.flow).await
     }
 
     /// What a manifest says and what upstream says of the length must be one; `None`: they are not.
@@ -143,6 +171,7 @@ impl Fill {
         mut follower: Follower<'p>,
         body: BlobBody,
         from: u64,
+        is_pieced: &Arc<AtomicBool>,
     ) -> (Follower<'p>, Result<(), PartError>) {
         let mut order = Order::new(spans(&body, from, follower.size));
         let (landed, mut landings) = mpsc::channel(MAX_BEHIND);
@@ -152,7 +181,7 @@ impl Fill {
             while parts.len() < self.upstream.parallel()
                 && let (Some(span), Some(landed)) = (order.spans.get(next), &landed)
             {
-                let part = self.part(*span, &follower, landed.clone());
+                let part = self.part(*span, &follower, landed.clone(), is_pieced.clone());
                 parts.spawn(part.run(open.take()));
                 next += 1;
             }
@@ -182,9 +211,15 @@ impl Fill {
         (follower, outcome)
     }
 
-    fn part(&self, span: Span, follower: &Follower<'_>, landed: mpsc::Sender<Landed>) -> Part {
-        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
-        let source = Source { upstream, repo, digest };
+    fn part(
+        &self,
+        span: Span,
+        follower: &Follower<'_>,
+        landed: mpsc::Sender<Landed>,
+        is_pieced: Arc<AtomicBool>,
+    ) -> Part {
+        let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
+        let source = Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest, is_pieced };
         let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
         Part::new(source, span, follower.size, limit, follower.ingest.landing(), landed)
     }
@@ -230,11 +265,37 @@ impl Fill {
     }
 }
 
-/// Where an attempt began.
+/// How the bytes of an attempt came: what was wrong in one answer will be wrong again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Began {
-    AtZero,
-    Within,
+enum Came {
+    AtOnce,
+    InPieces,
+}
+
+/// Hashes again what an earlier attempt left, up to `from`; shows it as soon as upstream has said that there is more, and
+/// gives up when it has said that there is not. The error of the answer says whether the blob ends there.
+async fn recover<'p>(
+    mut follower: Follower<'p>,
+    from: u64,
+    answered: &OnceLock<Result<Option<u64>, bool>>,
+) -> (Follower<'p>, Result<(), StorageError>) {
+    while follower.ingest.passed() < from {
+        match answered.get() {
+            Some(Err(false)) => break,
+            Some(Ok(Some(size))) => follower.size = Some(*size),
+            _ => {}
+        }
+        let step = from.min(follower.ingest.passed() + RECOVERED);
+        let passed;
+        (follower, passed) = follower.pass(step).await;
+        if passed.is_err() {
+            return (follower, passed);
+        }
+        if follower.size.is_some() {
+            follower.show();
+        }
+    }
+    (follower, Ok(()))
 }
 
 /// Goes behind what has landed: hashes it and shows it to the readers.
@@ -247,15 +308,19 @@ struct Follower<'p> {
 
 impl<'p> Follower<'p> {
     async fn follow(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
+        let (back, passed) = self.pass(frontier).await;
+        back.show();
+        (back, passed)
+    }
+
+    async fn pass(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
         let Follower { mut ingest, size, attempt, pilot } = self;
         let (ingest, passed) = task::blocking(move || {
             let passed = ingest.pass(frontier);
             (ingest, passed)
         })
         .await;
-        let back = Follower { ingest, size, attempt, pilot };
-        back.show();
-        (back, passed)
+        (Follower { ingest, size, attempt, pilot }, passed)
     }
 
     fn show(&self) {

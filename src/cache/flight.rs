@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::error::CacheError;
 use crate::oci::{Digest, Repository};
 use crate::storage::{BlobFile, Growing};
+use crate::upstream::{Flow, Priority};
 
 /// Flights at one time. They outlive their clients, so clients alone do not bound them.
 const MAX_FLIGHTS: usize = 1024;
@@ -45,9 +46,15 @@ pub struct Streaming {
 #[derive(Clone, Debug)]
 pub struct Seat {
     progress: watch::Receiver<Progress>,
+    flow: Flow,
 }
 
 impl Seat {
+    /// The fill's share of the line.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
     /// How far the fill is now.
     pub fn now(&self) -> Progress {
         self.progress.borrow().clone()
@@ -134,14 +141,24 @@ impl Flights {
         Some(flight.seat.clone())
     }
 
-    /// Joins the flight of `digest`, or begins it.
+    /// Joins the flight of `digest`, or begins it with a share of the line that `flow` makes. A client's priority is
+    /// the flight's from then on.
     ///
     /// # Errors
     /// There are too many already.
-    pub fn board(&self, digest: &Digest, repository: &Repository) -> Result<Boarding, CacheError> {
+    pub fn board(
+        &self,
+        digest: &Digest,
+        repository: &Repository,
+        priority: Priority,
+        flow: impl FnOnce(Priority) -> Flow,
+    ) -> Result<Boarding, CacheError> {
         let mut flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(digest) {
             let seat = flight.seat.clone();
+            if priority == Priority::Foreground {
+                seat.flow.raise();
+            }
             let ours = flight.repository == *repository;
             return Ok(if ours { Boarding::Join(seat) } else { Boarding::Elsewhere(seat) });
         }
@@ -149,7 +166,7 @@ impl Flights {
             return Err(CacheError::Busy);
         }
         let (progress, receiver) = watch::channel(Progress::Waiting);
-        let seat = Seat { progress: receiver };
+        let seat = Seat { progress: receiver, flow: flow(priority) };
         flights.insert(*digest, Flight { repository: repository.clone(), seat: seat.clone() });
         Ok(Boarding::Lead(Pilot { digest: *digest, progress, table: self.table.clone() }, seat))
     }

@@ -4,6 +4,8 @@
 //! far its bytes have landed, and the fill follows.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +16,7 @@ use tokio::time::sleep;
 use crate::oci::{Digest, RepoName};
 use crate::storage::{Landing, StorageError};
 use crate::task;
-use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
 /// Most bytes that are held before they are written.
 const BATCH: usize = 256 << 10;
@@ -29,10 +31,14 @@ const PROGRESS: u64 = 1 << 20;
 pub struct Source {
     /// The registry.
     pub upstream: Upstream,
+    /// The fill's share of the line.
+    pub flow: Flow,
     /// The repository that it is asked in.
     pub repo: RepoName,
     /// The blob.
     pub digest: Digest,
+    /// Set when a part of it is asked for: then it may be put together from two that differ.
+    pub is_pieced: Arc<AtomicBool>,
 }
 
 /// That the bytes of `span.start..upto` have landed.
@@ -123,9 +129,10 @@ impl Part {
         let body = match open {
             Some(body) => body,
             None => {
-                let Source { upstream, repo, digest } = &self.source;
+                let Source { upstream, flow, repo, digest, is_pieced } = &self.source;
+                is_pieced.store(true, Ordering::Relaxed);
                 let rest = Span { start: self.at, end: self.span.end };
-                self.unless_cancelled(upstream.blob(repo, digest, rest)).await?.map_err(PartError::Upstream)?
+                self.unless_cancelled(upstream.blob(repo, digest, rest, flow)).await?.map_err(PartError::Upstream)?
             }
         };
         if body.total.zip(self.total).is_some_and(|(now, before)| now != before) {

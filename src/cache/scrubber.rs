@@ -20,6 +20,8 @@ use crate::task;
 
 /// After a start, at least so long nothing is read: others need the disk more then.
 const FIRST: Duration = Duration::from_secs(600);
+/// How long one round waits for the index, which knows whose a blob is, to be in order.
+const INDEX_PATIENCE: Duration = Duration::from_secs(60);
 /// Directories of blobs after which it is noted how far it came.
 const NOTED: usize = 16;
 /// Repositories that are tried for a blob that is to be fetched anew.
@@ -142,6 +144,8 @@ impl Scrubber {
 
     /// One round, as fast as it goes, for as long as it takes.
     pub async fn once(&self, repair: bool) -> ScrubProgress {
+        let scrub = self.inner.scrub.clone();
+        task::blocking(move || scrub.settle(INDEX_PATIENCE)).await;
         self.round(0, repair, None).await;
         self.progress()
     }

@@ -59,7 +59,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("upstream.stall_timeout", Now),
     ("upstream.max_connections", Now),
     ("upstream.parallel", Now),
-    ("upstream.bandwidth", Later),
+    ("upstream.bandwidth", Now),
     ("upstream.proxy", Now),
     ("upstream.private", Now),
     ("upstream.reserve", Now),

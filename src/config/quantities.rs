@@ -11,6 +11,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text::text_value;
+use crate::storage;
 
 /// Longest lifetime: ten years, which is for ever, and can still be added to any clock.
 const LONGEST_TTL: Duration = Duration::from_secs(3650 * 86_400);
@@ -126,6 +127,14 @@ pub enum Bandwidth {
 }
 
 impl Bandwidth {
+    /// In bytes, if there is a limit.
+    pub const fn per_second(self) -> Option<u64> {
+        match self {
+            Bandwidth::Unlimited => None,
+            Bandwidth::PerSecond(size) => Some(size.bytes()),
+        }
+    }
+
     fn parse(text: &str) -> Option<Bandwidth> {
         if text == "unlimited" {
             return Some(Bandwidth::Unlimited);
@@ -158,6 +167,15 @@ pub enum Verify {
 }
 
 impl Verify {
+    /// As the store knows it.
+    pub const fn get(self) -> storage::Verify {
+        match self {
+            Verify::Always => storage::Verify::Always,
+            Verify::After(ttl) => storage::Verify::After(ttl.get()),
+            Verify::Never => storage::Verify::Never,
+        }
+    }
+
     fn parse(text: &str) -> Option<Verify> {
         match text {
             "always" => Some(Verify::Always),
@@ -189,6 +207,14 @@ pub enum Every {
 }
 
 impl Every {
+    /// As a duration, if it is ever.
+    pub const fn get(self) -> Option<Duration> {
+        match self {
+            Every::Each(ttl) => Some(ttl.get()),
+            Every::Never => None,
+        }
+    }
+
     fn parse(text: &str) -> Option<Every> {
         if text == "never" {
             return Some(Every::Never);

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 use super::proof::Proof;
@@ -50,6 +50,11 @@ impl BlobFile {
     /// A part of it.
     pub fn extent(&self, offset: u64, length: usize) -> Extent {
         Extent { file: self.file.clone(), offset, length, proof: self.proof.clone() }
+    }
+
+    /// Whether the open file still has a name, and its length. Does not wait for the disk: an open file's state is in memory.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        fstat(&self.file).is_ok_and(|state| state.st_nlink > 0 && state.st_size as u64 == self.size)
     }
 
     /// All of it, unchecked; for what is known to be small, and whose digest the caller looks at. Blocks.

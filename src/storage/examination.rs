@@ -123,8 +123,8 @@ impl Examination {
         if !is_summed {
             sums.write(&path, &vault.layout.ingest())?;
             path.parent().map_or(Ok(()), durable::sync_directory)?;
+            vault.proven(&digest, sums);
         }
-        vault.proven(&digest, sums);
         Ok(if is_summed { Verdict::Right } else { Verdict::Summed })
     }
 }
@@ -133,6 +133,7 @@ impl Examination {
 pub(super) fn examine(vault: &Arc<Vault>, digest: &Digest) -> Result<Verdict, StorageError> {
     // One at a time: of many readers that come upon the same damage, the first looks, and the others find it done.
     let _turn = vault.turn_to_examine();
+    vault.doubt(digest);
     let Some(mut examination) = Examination::begin(vault.clone(), *digest)? else { return Ok(Verdict::Gone) };
     while examination.step()? > 0 {}
     examination.finish()

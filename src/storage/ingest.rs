@@ -30,6 +30,8 @@ pub struct Ingest {
     hasher: Hasher,
     summer: Summer,
     passed: u64,
+    // Bytes that an earlier attempt had passed, and left.
+    left: u64,
     expected: Digest,
     target: PathBuf,
 }
@@ -71,7 +73,8 @@ impl Ingest {
         Ok(Ingest::new(path, None, file, expected, target))
     }
 
-    /// Goes on with the file at `path`, or begins it. Only one at a time may: the caller sees to that.
+    /// Goes on with the file at `path`, or begins it; what is [`Ingest::left`] in it has to be passed again. Only one at a time
+    /// may: the caller sees to that.
     pub(super) fn resumable(path: &Path, target: PathBuf, expected: Digest) -> Result<Ingest, StorageError> {
         let open = || File::options().create(true).truncate(false).read(true).write(true).open(path);
         let file = open().map_err(StorageError::io("opening", path))?;
@@ -81,13 +84,23 @@ impl Ingest {
         path.disable_cleanup(true);
         let mut ingest = Ingest::new(path, Some(mark), file, expected, target);
         // A mark without its bytes is a lost write: what is there is not to be believed.
-        ingest.pass(if marked <= length { marked } else { 0 })?;
+        ingest.left = if marked <= length { marked } else { 0 };
         Ok(ingest)
     }
 
     fn new(path: TempPath, mark: Option<Mark>, file: File, expected: Digest, target: PathBuf) -> Ingest {
         let hasher = Hasher::new(expected.algorithm());
-        Ingest { path, mark, file: Arc::new(file), hasher, summer: Summer::default(), passed: 0, expected, target }
+        Ingest {
+            path,
+            mark,
+            file: Arc::new(file),
+            hasher,
+            summer: Summer::default(),
+            passed: 0,
+            left: 0,
+            expected,
+            target,
+        }
     }
 
     /// Learns of a full disk at the first byte instead of the last. Not every file system can; those will tell later.
@@ -117,7 +130,8 @@ impl Ingest {
             self.summer.update(&bytes);
             self.passed += bytes.len() as u64;
         }
-        self.mark.as_ref().map_or(Ok(()), |mark| mark.set(self.passed))
+        // What is passed again is as good as it was: the mark does not go back.
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.set(self.passed.max(self.left)))
     }
 
     /// Takes the next bytes in order.
@@ -137,6 +151,11 @@ impl Ingest {
         self.passed
     }
 
+    /// Bytes from the blob's beginning that an earlier attempt left here, hashed then.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Where bytes land.
     pub fn landing(&self) -> Landing {
         Landing { file: self.file.clone() }
@@ -149,7 +168,7 @@ impl Ingest {
 
     /// Leaves what has been passed for the next one to go on with.
     pub fn set_aside(self) {
-        if self.passed == 0 {
+        if self.passed.max(self.left) == 0 {
             self.discard();
         }
     }
@@ -248,7 +267,11 @@ mod tests {
         first.pass(4).unwrap();
         drop(first);
         let mut second = begin();
-        assert_eq!(second.passed(), 4, "what was hashed, not what had landed");
+        assert_eq!((second.left(), second.passed()), (4, 0), "what was hashed, not what had landed");
+        second.pass(2).unwrap();
+        drop(second);
+        let mut second = begin();
+        assert_eq!(second.left(), 4, "although not all of it was hashed again");
         second.landing().write_at(4, &content[4..]).unwrap();
         second.pass(10).unwrap();
         second.commit().unwrap();
@@ -275,6 +298,6 @@ mod tests {
         fs::write(&place.part, b"short").unwrap();
         fs::write(place.part.with_extension("mark"), 99u64.to_le_bytes()).unwrap();
         let ingest = Ingest::resumable(&place.part, place.target, Digest::sha256(b"x")).unwrap();
-        assert_eq!(ingest.passed(), 0);
+        assert_eq!(ingest.left(), 0);
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,6 +45,11 @@ pub struct SmallFiles {
 impl Scrub {
     pub(super) fn new(vault: Arc<Vault>) -> Scrub {
         Scrub { vault }
+    }
+
+    /// Waits until the index knows of all that is here. Says whether it came to that.
+    pub fn settle(&self, patience: Duration) -> bool {
+        self.vault.index.settle(patience)
     }
 
     /// How far the last round came. One of which nothing is known, or nothing that can be read, never began.

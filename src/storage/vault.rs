@@ -13,6 +13,7 @@ use super::blob::BlobFile;
 use super::claim::Claim;
 use super::durable;
 use super::error::StorageError;
+use super::held::Held;
 use super::index::{Change, Index};
 use super::ingest::Ingest;
 use super::layout::{self, Layout};
@@ -36,6 +37,8 @@ pub struct Vault {
     pub clock: Clock,
     /// What nobody seems to need any more.
     pub suspects: Suspects,
+    /// What is held open for those who ask often.
+    pub held: Held,
     metrics: Metrics,
     proofs: Proofs,
     examining: Mutex<()>,
@@ -49,8 +52,19 @@ pub struct Vault {
 impl Vault {
     /// What `claim` gives the right to.
     pub fn new(layout: Layout, index: Index, clock: Clock, metrics: Metrics, proofs: Proofs, claim: Claim) -> Vault {
-        let (suspects, closed) = (Suspects::default(), RwLock::new(false));
-        Vault { layout, index, clock, suspects, metrics, proofs, examining: Mutex::default(), closed, _claim: claim }
+        let (suspects, held, closed) = (Suspects::default(), Held::new(), RwLock::new(false));
+        Vault {
+            layout,
+            index,
+            clock,
+            suspects,
+            held,
+            metrics,
+            proofs,
+            examining: Mutex::default(),
+            closed,
+            _claim: claim,
+        }
     }
 
     /// Opens a blob, if it is here. One whose length is not what it was when it was stored is set aside instead.
@@ -104,6 +118,14 @@ impl Vault {
     pub fn proven(&self, digest: &Digest, sums: Sums) {
         self.proofs.forget(digest);
         let _proof = self.proofs.proven(digest, sums);
+        // Those held open know of the sums before.
+        self.held.let_go();
+    }
+
+    /// Has the sums of a blob be read from their file again.
+    pub fn doubt(&self, digest: &Digest) {
+        self.proofs.forget(digest);
+        self.held.let_go();
     }
 
     /// Waits until nobody else looks at a whole blob.
@@ -139,6 +161,7 @@ impl Vault {
         // Those that stay count as none for whatever comes next; scrubbing takes them away.
         let _ = fs::remove_file(sums::beside(&path));
         self.proofs.forget(digest);
+        self.held.let_go();
         tracing::error!(
             %digest,
             reason,

@@ -1,8 +1,8 @@
-//! The client to one other registry: Docker Hub, or any that speaks the same protocol.
+//! The client to one other registry, Docker Hub or any that speaks the same protocol, and to its fallbacks.
 //!
-//! Hides tokens, redirects, retries and connections behind six questions. Knows nothing of our disk, our configuration
-//! file or our clients, and believes nothing: content is the caller's to verify, and where an upstream sends us is
-//! checked before anything goes there.
+//! Hides hosts, accounts, tokens, redirects, retries, outages and connections behind a few questions. Knows nothing of our
+//! disk, our configuration file or our clients, and believes nothing: content is the caller's to verify, and where an
+//! upstream sends us is checked before anything goes there.
 
 mod address;
 mod allowance;
@@ -15,6 +15,7 @@ mod challenge;
 mod credentials;
 mod dial;
 mod error;
+mod flow;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod headers;
@@ -32,6 +33,7 @@ mod report;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod token;
 mod transport;
 mod trust;
@@ -48,14 +50,17 @@ use tokio::sync::watch;
 
 pub use blob::BlobBody;
 pub use error::{Part, Phase, UpstreamError};
+pub use flow::Flow;
 pub use metrics::Metrics;
 pub use question::Span;
 pub use report::{AccountReport, HostReport, PartReport, PartState, Report};
 pub use settings::{Account, Proxies, Settings, SetupError};
+pub use throttle::Priority;
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{Digest, MediaType, Reference, Registry, RepoName, Tag};
+use flow::Shares;
 use health::Outlook;
 use host::Host;
 use line::{Answer, excerpt};
@@ -74,6 +79,7 @@ struct Inner {
     name: Registry,
     parallel: usize,
     has_account: bool,
+    shares: Option<Arc<Shares>>,
     outlook: Outlook,
     meter: Meter,
     registry: Host,
@@ -125,15 +131,17 @@ impl Upstream {
         settings.check()?;
         let (tls, proxies) = (trust::client_config(&settings)?, Arc::new(ProxyRule::new(&settings.proxies)?));
         let (meter, outlook) = (Meter::new(metrics, settings.name.to_string()), Outlook::default());
+        let shares = settings.bandwidth.map(|rate| Arc::new(Shares::new(rate, clock.clone())));
         let host = |url, accounts, meter| {
-            Host::new(url, accounts, &settings, (tls.clone(), proxies.clone()), (meter, outlook.clone(), clock.clone()))
+            let watched = (meter, outlook.clone(), clock.clone());
+            Host::new(url, accounts, &settings, (tls.clone(), proxies.clone()), watched, shares.clone())
         };
         let registry = host(&settings.url, &settings.accounts, meter.clone());
         // What our account is for is the registry alone.
         let fallbacks = settings.fallbacks.iter().map(|url| host(url, &[], meter.for_fallback())).collect();
         let has_account = !settings.accounts.is_empty();
         let Settings { name, parallel, .. } = settings;
-        Ok(Upstream(Arc::new(Inner { name, parallel, has_account, outlook, meter, registry, fallbacks })))
+        Ok(Upstream(Arc::new(Inner { name, parallel, has_account, shares, outlook, meter, registry, fallbacks })))
     }
 
     /// What clients call it.
@@ -146,7 +154,12 @@ impl Upstream {
         self.0.parallel
     }
 
-    /// Whether every connection for blobs is taken.
+    /// A flow over this upstream's line, to fetch a blob in.
+    pub fn flow(&self, priority: Priority) -> Flow {
+        Flow::new(self.0.shares.as_ref(), priority)
+    }
+
+    /// Whether who wants a blob has to wait for others.
     pub fn is_crowded(&self) -> bool {
         let serving = self.hosts().find(|host| !host.health().is_down());
         serving.unwrap_or(&self.0.registry).line().is_crowded()
@@ -268,8 +281,14 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
-        let question = Question::of_blob(repo, format!("blobs/{digest}"), span);
+    pub async fn blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        span: Span,
+        flow: &Flow,
+    ) -> Result<BlobBody, UpstreamError> {
+        let question = Question::of_blob(repo, format!("blobs/{digest}"), span, flow);
         let read = |answer| ready(BlobBody::new(answer, span));
         Ok(self.ask(Reach::Fallbacks, question, read).await?.0)
     }

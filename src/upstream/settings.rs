@@ -36,6 +36,8 @@ pub struct Settings {
     pub max_connections: usize,
     /// How many connections may fetch one large blob side by side; at least 1.
     pub parallel: usize,
+    /// Bytes per second over all connections; without, as fast as they come.
+    pub bandwidth: Option<u64>,
 }
 
 /// Through whom connections go; directly without.

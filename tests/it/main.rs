@@ -5,15 +5,19 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod architecture;
+mod bandwidth;
 mod budget;
 mod cert_command;
 mod clients;
 mod completeness;
 mod config;
+mod conformance;
 mod deploy;
 mod documents;
+mod garbage;
 mod gone;
 mod grafana;
+mod herd;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
@@ -24,6 +28,7 @@ mod power_cut;
 mod private;
 mod process;
 mod pull;
+mod pushed;
 mod recovery;
 mod resume;
 mod rot;

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Account, Metrics, Proxies, Reach, Settings, Upstream};
+use super::{Account, Flow, Metrics, Priority, Proxies, Reach, Settings, Upstream};
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, RepoName};
 use crate::secret::Secret;
@@ -103,6 +103,7 @@ impl Peer {
             stall_timeout: Duration::from_millis(400),
             max_connections: 4,
             parallel: 1,
+            bandwidth: None,
         }
     }
 
@@ -188,4 +189,9 @@ pub fn latest() -> Reference {
 /// Of what the tests' blobs contain.
 pub fn digest() -> Digest {
     Digest::sha256(b"0123456789")
+}
+
+/// A client's, on a line without a limit.
+pub fn flow() -> Flow {
+    Flow::new(None, Priority::Foreground)
 }

@@ -26,7 +26,7 @@ async fn a_plain_upstream_is_asked_for_by_its_whole_url() {
     .await;
     let upstream = upstream(through(&proxy, "http://hub.invalid:5000"));
     upstream.manifest(&alpine(), &latest(), Reach::Registry).await.unwrap();
-    upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
+    upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap();
     let heads = proxy.heads();
     assert!(heads[0].starts_with("GET http://hub.invalid:5000/v2/library/alpine/manifests/latest "), "{}", heads[0]);
     assert!(heads[2].starts_with("GET http://cdn.invalid/b "), "{}", heads[2]);
@@ -38,7 +38,8 @@ async fn a_plain_upstream_is_asked_for_by_its_whole_url() {
 async fn the_rules_about_where_we_go_hold_behind_a_proxy() {
     for location in ["http://169.254.169.254/latest", "http://10.0.0.1/b", "http://127.0.0.1:1/b"] {
         let proxy = Peer::new(move |_, _| Reply::Say(answer(307, &format!("location: {location}\r\n"), ""))).await;
-        let error = upstream(through(&proxy, "http://hub.invalid")).blob(&alpine(), &digest(), Span::WHOLE).await;
+        let error =
+            upstream(through(&proxy, "http://hub.invalid")).blob(&alpine(), &digest(), Span::WHOLE, &flow()).await;
         assert!(matches!(error.err(), Some(UpstreamError::Forbidden { part: Part::Cdn, .. })), "{location}");
         assert_eq!(proxy.count("169.254") + proxy.count("10.0.0.1") + proxy.count("127.0.0.1:1"), 0);
     }

@@ -7,7 +7,8 @@ use std::process::Command;
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Process, Program, fails, run};
+use super::process::{Process, Program, attempt, fails, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 
 const CONTAINERD: Program = Program::new("containerd", "containerd");
@@ -87,6 +88,31 @@ impl Client for Containerd {
         self.home.remove("state");
         self.daemon = start(&self.home);
     }
+}
+
+impl Pusher for Containerd {
+    /// It keeps no logins: each command has its own.
+    fn login(&mut self, _registry: &str, _login: Login) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn push(&mut self, source: &str, target: &str, login: Option<Login>) -> Result<String, String> {
+        self.ctr(&["images", "tag", "--force", source, target]);
+        let mut command = ctr(&self.home);
+        command.args(["images", "push", "--plain-http"]).args(user(login)).arg(target);
+        attempt(&mut command).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, login: Option<Login>) -> Result<(), String> {
+        let mut command = ctr(&self.home);
+        command.args(["images", "pull", "--plain-http"]).args(user(login)).arg(reference);
+        attempt(&mut command).map(drop)
+    }
+}
+
+fn user(login: Option<Login>) -> Vec<String> {
+    let pair = login.map(|login| vec!["--user".to_owned(), format!("{}:{}", login.user, login.password)]);
+    pair.unwrap_or_default()
 }
 
 fn start(home: &Scratch) -> Process {

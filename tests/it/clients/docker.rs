@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Process, Program, run};
+use super::process::{Process, Program, attempt, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 
 const DOCKERD: Program = Program::new("dockerd", "docker.io");
@@ -73,6 +74,22 @@ impl Client for Docker {
         self.home.remove("root");
         self.home.remove("exec");
         self.daemon = start(&self.home, self.tls);
+    }
+}
+
+impl Pusher for Docker {
+    fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
+        let mut command = docker(&self.home);
+        attempt(command.args(["login", "--username", login.user, "--password", login.password, registry])).map(drop)
+    }
+
+    fn push(&mut self, source: &str, target: &str, _login: Option<Login>) -> Result<String, String> {
+        self.docker(&["tag", source, target]);
+        attempt(docker(&self.home).args(["push", target])).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, _login: Option<Login>) -> Result<(), String> {
+        attempt(docker(&self.home).args(["pull", reference])).map(drop)
     }
 }
 

@@ -18,6 +18,7 @@ pub(super) struct Larder {
     /// The authority's certificate, if clients are to speak TLS.
     ca: Option<PathBuf>,
     mirror: SocketAddr,
+    registry: SocketAddr,
     admin: SocketAddr,
     config: PathBuf,
     home: Scratch,
@@ -29,39 +30,49 @@ const BRIEFLY: &str = "tag_ttl = \"1s\"";
 
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
-        Self::start(&upstream.url(), BRIEFLY, false)
+        Self::start(&upstream.url(), BRIEFLY, false, None)
     }
 
     /// The same, with a certificate that nobody trusts before being told to.
     pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
-        Self::start(&upstream.url(), BRIEFLY, true)
+        Self::start(&upstream.url(), BRIEFLY, true, None)
     }
 
     /// The same, with the address of the upstream or of what stands in front of it, and the lines of `[cache]`.
     pub(super) fn mirroring_at(upstream: &str, cache: &str) -> Self {
-        Self::start(upstream, cache, false)
+        Self::start(upstream, cache, false, None)
     }
 
-    fn start(upstream: &str, cache: &str, tls: bool) -> Self {
+    /// The same with a registry beside it; `rules` are more lines of `[registry]`.
+    pub(super) fn hosting(upstream: &Registry, rules: Option<&str>) -> Self {
+        Self::start(&upstream.url(), BRIEFLY, false, rules)
+    }
+
+    fn start(upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
         let home = Scratch::new("mirror");
-        let (mirror, admin) = (private_address(), private_address());
+        let (mirror, admin, registry) = (private_address(), private_address(), private_address());
         let ca = tls.then(|| certificates(mirror, &home));
         let own = match &ca {
             Some(_) => format!("tls = {{ cert = {:?}, key = {:?} }}", home.join("cert.pem"), home.join("key.pem")),
             None => String::new(),
         };
+        let rules = rules.map(|rules| rules.replace("HOME", home.path().to_str().unwrap()));
+        let hosted = rules.map(|rules| format!("[registry]\nlisten = \"{registry}\"\n{rules}\n")).unwrap_or_default();
+        let line = |name: &str| format!("{name}:{}\n", bcrypt::hash(format!("{name}-secret"), 4).unwrap());
+        home.write("htpasswd", &(line("anna") + &line("bert")));
         let config = format!(
             "data_dir = {:?}\n\
              [mirror]\nlisten = \"{mirror}\"\n{own}\n\
              [admin]\nlisten = \"{admin}\"\n\
              [cache]\n{cache}\n\
+             {hosted}\
              [[upstream]]\nname = \"docker.io\"\nurl = \"{upstream}\"\ndefault = true\n\
              [[upstream]]\nname = \"ghcr.io\"\nurl = \"{upstream}\"\n",
             home.join("data")
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
-        Self { process, ca, mirror, admin, config, home }
+        Self { process, ca, mirror, registry, admin, config, home }
     }
 
     /// Ends the server and starts it on the same data, upstream or no upstream.
@@ -73,6 +84,11 @@ impl Larder {
     /// Where it listens for clients.
     pub(super) fn mirror(&self) -> SocketAddr {
         self.mirror
+    }
+
+    /// Where clients push.
+    pub(super) fn registry(&self) -> SocketAddr {
+        self.registry
     }
 
     pub(super) fn is_tls(&self) -> bool {

@@ -15,6 +15,7 @@ mod podman;
 mod process;
 mod prometheus;
 mod proxy;
+mod pushes;
 mod registry;
 mod relay;
 mod scratch;

@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Program, fails, run};
+use super::process::{Program, attempt, fails, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 use crate::support::larder::files;
 
@@ -91,6 +92,31 @@ impl Client for Podman {
         self.home.remove("root");
         self.home.remove("run");
         self.home.remove("tmp");
+    }
+}
+
+impl Pusher for Podman {
+    fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
+        let mut command = self.command();
+        command.args(["login", "--tls-verify=false", "--username", login.user, "--password", login.password, registry]);
+        attempt(&mut command).map(drop)
+    }
+
+    fn push(&mut self, source: &str, target: &str, _login: Option<Login>) -> Result<String, String> {
+        self.podman(&["tag", source, target]);
+        let policy = self.home.join("policy.json");
+        let policy = ["--signature-policy", policy.to_str().unwrap()];
+        let mut command = self.command();
+        command.args(["push", "--tls-verify=false"]).args(policy).arg(target);
+        attempt(&mut command).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, _login: Option<Login>) -> Result<(), String> {
+        let policy = self.home.join("policy.json");
+        let policy = ["--signature-policy", policy.to_str().unwrap()];
+        let mut command = self.command();
+        command.args(["pull", "--quiet", "--tls-verify=false"]).args(policy).arg(reference);
+        attempt(&mut command).map(drop)
     }
 }
 

@@ -9,10 +9,10 @@ use super::images::{Image, Manifest};
 use super::larder::Larder;
 use super::layers;
 use super::podman::registries_conf;
-use super::process::{Program, run};
+use super::process::{Program, attempt, run};
 use super::scratch::Scratch;
 
-const SKOPEO: Program = Program::new("skopeo", "skopeo");
+pub(super) const SKOPEO: Program = Program::new("skopeo", "skopeo");
 
 pub(super) const PROGRAMS: [Program; 1] = [SKOPEO];
 
@@ -42,6 +42,13 @@ impl Skopeo {
         }
         assert_eq!(fs::read(target.join("manifest.json")).unwrap(), image.top.bytes);
         self.home.remove("all");
+    }
+
+    /// Any other of its commands.
+    pub(super) fn skopeo(&self, arguments: &[&str]) -> Result<String, String> {
+        let mut command = SKOPEO.command(self.home.path());
+        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join("registries.conf"));
+        attempt(command.args(arguments)).map(|output| output.concat())
     }
 
     fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {

@@ -20,6 +20,8 @@ pub struct Binary {
     pub mirror: SocketAddr,
     /// Where the operator looks.
     pub admin: SocketAddr,
+    /// Where clients push, if there is a registry.
+    pub registry: Option<SocketAddr>,
 }
 
 /// `larder` in an empty environment.
@@ -52,8 +54,9 @@ impl Binary {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            if let Some([mirror, admin]) = addresses(&text[before.min(text.len())..]) {
-                return Binary { child, log, mirror, admin };
+            if let Some([mirror, admin, registry]) = addresses(&text[before.min(text.len())..]) {
+                let [mirror, admin] = [mirror, admin].map(Option::unwrap);
+                return Binary { child, log, mirror, admin, registry };
             }
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "larder ended with {ended:?}:\n{text}");
@@ -99,8 +102,8 @@ impl Drop for Binary {
     }
 }
 
-fn addresses(log: &str) -> Option<[SocketAddr; 2]> {
+fn addresses(log: &str) -> Option<[Option<SocketAddr>; 3]> {
     let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let serving = lines.find(|line| line["message"] == "serving")?;
-    Some(["mirror", "admin"].map(|name| serving[name].as_str().unwrap().parse().unwrap()))
+    Some(["mirror", "admin", "registry"].map(|name| serving[name].as_str().map(|text| text.parse().unwrap())))
 }
