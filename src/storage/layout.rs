@@ -19,7 +19,7 @@
 //! uploads/                                   what clients are pushing
 //! scrub                                      how far the last look at everything came
 //! quarantine/                                content that was found to be wrong
-//! index/ index.epoch                         sled; can be deleted while nothing runs
+//! index/ index.epoch index.begins            sled; can be deleted while nothing runs
 //! ```
 
 use std::path::{Path, PathBuf};
