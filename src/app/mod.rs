@@ -2,6 +2,8 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod announcement;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use self::announcement::{Addresses, announce};
 use crate::access::{self, Access, TokenKey};
 use crate::admin::Admin;
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
@@ -147,14 +150,12 @@ impl Server {
         let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
-        let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
-        tracing::info!(
-            mirror = %addresses.0,
-            admin = %addresses.1,
-            registry = addresses.2.map(|address| address.to_string()).as_deref(),
-            data_dir = %config.data_dir.as_path().display(),
-            "serving"
-        );
+        let addresses = Addresses {
+            mirror: mirror.local_addr(),
+            admin: admin.local_addr(),
+            registry: own.as_ref().map(Listener::local_addr),
+        };
+        announce(config, &addresses);
 
         let mirror = mirror.serve(
             move |request, peer| {
@@ -186,7 +187,7 @@ impl Server {
             last.clone(),
         );
         let operators = task::spawn("admin", admin);
-        let (mirror, admin, registry) = addresses;
+        let Addresses { mirror, admin, registry } = addresses;
         Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
     }
 

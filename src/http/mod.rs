@@ -44,6 +44,7 @@ use crate::clock::Clock;
 use crate::oci::RepoName;
 use crate::routing::{Route, Routes};
 use crate::server::{self, Peer};
+use crate::task;
 
 /// Answers requests to the mirror. Clones share everything.
 #[derive(Clone)]
@@ -72,7 +73,7 @@ impl Mirror {
     pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Recorded> {
         let inner = &self.inner;
         let mut record = Record::begin(inner.clock.clone(), inner.metrics.clone(), peer.address, &request);
-        let mut response = match inner.answer(&request, &mut record, peer).await {
+        let mut response = match task::caused_by(record.id(), inner.answer(&request, &mut record, peer)).await {
             Ok(Answer { mut response, outcome, subject, is_fallback }) => {
                 if let Some(outcome) = outcome {
                     response.headers_mut().insert(headers::CACHE, HeaderValue::from_static(outcome.as_str()));

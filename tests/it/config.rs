@@ -229,8 +229,15 @@ fn serve_refuses_what_check_config_refuses_and_names_the_variable() {
     let line = "larder: LARDER_CACHE_TAG_TTL = \"soon\": not a duration; write it like 30s, 5m or 1h\n";
     assert_eq!(answer.err, line);
     assert_eq!(larder(&["serve", "--config", "/no/such.toml"], &[]).code, 2);
-    let filter = larder(&["serve", "--log", "larder=loud"], &[]);
-    assert_eq!((filter.code, filter.err.lines().count()), (2, 1), "{}", filter.err);
+    for (arguments, variables) in [
+        (&["serve", "--log", "larder=loud"][..], &[("RUST_LOG", "info")][..]),
+        (&["serve"], &[("LARDER_LOG", "larder=loud"), ("RUST_LOG", "info")]),
+        (&["serve"], &[("RUST_LOG", "larder=loud")]),
+    ] {
+        let filter = larder(arguments, variables);
+        assert_eq!((filter.code, filter.err.lines().count()), (2, 1), "{}", filter.err);
+        assert!(filter.err.contains("\"larder=loud\""), "{}", filter.err);
+    }
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod herd;
 mod hot_path;
 mod hub_itself;
 mod large_store;
+mod logs;
 mod lying_upstream;
 mod malformed;
 mod operator;

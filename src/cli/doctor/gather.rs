@@ -49,7 +49,7 @@ pub(super) async fn gather(
 ) -> Option<Facts> {
     let mut engines = engines(only, places).await;
     let named = mirror.map(|mirror| (mirror, "--mirror".to_owned()));
-    let named = named.or_else(|| engines.iter().find_map(named_by));
+    let named = named.or_else(|| engines.iter().find_map(mirror_of));
     let usual =
         || MirrorUrl::parse(USUAL).map(|mirror| (mirror, "nobody: it is where Larder listens by itself".to_owned()));
     let (url, named_by) = named.or_else(usual)?;
@@ -69,7 +69,7 @@ pub(super) async fn gather(
     // One after the other: so that a nonce is one engine's.
     for engine in &mut engines {
         engine.probe = match reach {
-            _ if named_by(engine).is_none() => Probe::Pointless,
+            _ if mirror_of(engine).is_none() => Probe::Pointless,
             Reach::Larder => prove(&url, engine).await,
             Reach::Registry => Probe::NotTried("what answers there does not know of probes"),
             _ => Probe::NotTried("the mirror cannot be reached"),
@@ -103,7 +103,7 @@ async fn engines(only: Option<Kind>, places: &Places) -> Vec<Engine> {
 }
 
 /// The first mirror that an engine's configuration names, and which file that was.
-fn named_by(engine: &Engine) -> Option<(MirrorUrl, String)> {
+fn mirror_of(engine: &Engine) -> Option<(MirrorUrl, String)> {
     let of_hosts = |hosts: &ConfigFile<Hosts>| match hosts {
         ConfigFile::Says(Hosts { path, hosts }) => {
             hosts.iter().find_map(|host| MirrorUrl::parse(&host.url)).map(|url| (url, path.display().to_string()))

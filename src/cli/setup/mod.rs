@@ -62,11 +62,12 @@ enum Client {
 impl Setup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let wish = self.wish()?;
-        let plan = match self.client {
+        let mut plan = match self.client {
             Client::Docker => clients::docker(&wish),
             Client::Containerd => clients::containerd(&wish),
             Client::Podman => clients::podman(&wish),
         };
+        plan.then.push(format!("Is it proven?  sudo larder doctor --mirror {}", wish.mirror));
         let text = if self.write { self.carry_out(&plan, &wish)? } else { shown(&plan) };
         match std::io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(error)),

@@ -33,6 +33,7 @@ use crate::http::record::{Record, Recorded};
 use crate::http::render::{base, render};
 use crate::oci::RepoName;
 use crate::server::{self, Peer};
+use crate::task;
 
 /// Answers requests to the registry. Clones share everything.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Registry {
         let mut payload = Payload::new(body);
         let answered = match malformed {
             Some(reason) => Err(ApiError::bad_request(&reason.to_string())),
-            None => inner.answer(&parts, &mut payload, &mut record, &peer).await,
+            None => task::caused_by(record.id(), inner.answer(&parts, &mut payload, &mut record, &peer)).await,
         };
         let mut response = match answered {
             Ok(Answer { response, subject, .. }) => {

@@ -9,7 +9,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::larder::Larder;
-use super::process::{Program, command_over_etc, wanted};
+use super::process::{command_over_etc, wanted};
 use super::scratch::{Scratch, private_address};
 use super::{containerd, docker, podman, proxy};
 
@@ -66,10 +66,6 @@ fn own_address() -> SocketAddr {
     TcpListener::bind((own, 0)).unwrap().local_addr().unwrap()
 }
 
-fn ready(programs: &[Program]) -> bool {
-    wanted(programs)
-}
-
 /// A machine whose daemon.json is this, and whose dockerd has these variables.
 fn with_daemon_json(text: &str, variables: &[(&str, &str)]) -> docker::Docker {
     let home = Scratch::new("docker");
@@ -87,7 +83,7 @@ fn diagnosed(docker: &docker::Docker, arguments: &[&str]) -> Diagnosis {
 
 #[test]
 fn docker_is_proven_to_pull_through_the_mirror_or_found_not_to_be_reloaded_or_to_ask_a_dead_one() {
-    if !ready(&docker::PROGRAMS) {
+    if !wanted(&docker::PROGRAMS) {
         return;
     }
     let larder = Larder::alone_at(private_address(), false);
@@ -114,7 +110,7 @@ fn docker_is_proven_to_pull_through_the_mirror_or_found_not_to_be_reloaded_or_to
 
 #[test]
 fn a_wrong_port_is_found_with_the_right_one() {
-    if !ready(&docker::PROGRAMS) {
+    if !wanted(&docker::PROGRAMS) {
         return;
     }
     let free = private_address();
@@ -125,7 +121,7 @@ fn a_wrong_port_is_found_with_the_right_one() {
 
 #[test]
 fn http_against_https_is_found_in_both_directions() {
-    if !ready(&docker::PROGRAMS) {
+    if !wanted(&docker::PROGRAMS) {
         return;
     }
     let (plain, secured) = (Larder::alone_at(private_address(), false), Larder::alone_at(private_address(), true));
@@ -138,7 +134,7 @@ fn http_against_https_is_found_in_both_directions() {
 
 #[test]
 fn docker_that_does_not_trust_the_authority_is_found_in_either_image_store() {
-    if !ready(&docker::PROGRAMS) {
+    if !wanted(&docker::PROGRAMS) {
         return;
     }
     let larder = Larder::alone_at(own_address(), true);
@@ -174,7 +170,7 @@ fn docker_that_does_not_trust_the_authority_is_found_in_either_image_store() {
 
 #[test]
 fn a_proxy_between_docker_and_the_mirror_is_found() {
-    if !ready(&[&docker::PROGRAMS[..], &[proxy::TINYPROXY]].concat()) {
+    if !wanted(&[&docker::PROGRAMS[..], &[proxy::TINYPROXY]].concat()) {
         return;
     }
     let larder = Larder::alone_at(own_address(), false);
@@ -192,15 +188,19 @@ fn a_proxy_between_docker_and_the_mirror_is_found() {
 
 #[test]
 fn containerd_is_proven_to_pull_through_the_mirror_or_found_not_to_trust_it() {
-    if !ready(&containerd::PROGRAMS) {
+    if !wanted(&containerd::PROGRAMS) {
         return;
     }
+    // As the rig's containerd is: what this machine's file says is about another one.
+    let without_cri = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
     for tls in [false, true] {
         let larder = Larder::alone_at(private_address(), tls);
         let containerd = containerd::Containerd::using(&larder);
+        containerd.home().write("etc/containerd/config.toml", without_cri);
         Diagnosis::of(containerd.home().path(), "containerd", &[]).is_good();
         if tls {
             let without = containerd::Containerd::set_up_by(|root| larder.set_up_without_ca("containerd", root));
+            without.home().write("etc/containerd/config.toml", without_cri);
             let found = Diagnosis::of(without.home().path(), "containerd", &[]);
             found.names(&["does not trust the mirror's certificate", "docker.io/larder-ca.pem"]);
         }
@@ -209,7 +209,7 @@ fn containerd_is_proven_to_pull_through_the_mirror_or_found_not_to_trust_it() {
 
 #[test]
 fn podman_is_proven_to_pull_through_the_mirror_or_found_not_to_trust_it() {
-    if !ready(&podman::PROGRAMS) {
+    if !wanted(&podman::PROGRAMS) {
         return;
     }
     let machine = |set_up: &dyn Fn(&Path)| {

@@ -36,10 +36,7 @@ pub(super) fn probe(about: &'static str, engine: &Engine, mirror: &MirrorFacts) 
         }
         Probe::Lost(words) => Finding::fail(about, "does not pull through the mirror")
             .because(format!("it was asked for a probe, and nothing arrived; it said \"{words}\""))
-            .then(
-                "see the findings above; the daemon's log says what it tried (journalctl -u ENGINE)"
-                    .replace("ENGINE", about),
-            ),
+            .then(format!("see the findings above; what it tried is in its log (journalctl -u {about})")),
         // Told of the mirror already.
         Probe::NotTried(why) if mirror.reach != Reach::Larder => {
             Finding::warn(about, "no probe pull was tried").because(*why)
