@@ -4,15 +4,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::HOST;
-use hyper::{Request, StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::permission::MARK;
+use crate::secret::Secret;
 use crate::task;
 
 /// How long a server may take over an answer in all.
@@ -73,6 +75,9 @@ pub enum AdminError {
     /// Something answers, and it is no Larder, or an older one.
     #[error("{0} answered {1} to {2}: is that the [admin] address of a Larder of this version?")]
     Refused(AdminUrl, StatusCode, String),
+    /// It says why it does not do that.
+    #[error("{0} answered {1}: {2}")]
+    Denied(AdminUrl, StatusCode, String),
 }
 
 /// The page at `path`.
@@ -81,24 +86,62 @@ pub enum AdminError {
 /// There is none, or no answer.
 pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
     let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let (status, bytes) = timeout(PATIENCE, ask(server, path))
-        .await
-        .map_err(|_elapsed| unreachable("no answer in time".into()))?
-        .map_err(unreachable)?;
-    match status {
-        StatusCode::OK => Ok(bytes),
-        status => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
+    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
+    match send(server, request, PATIENCE).await? {
+        (StatusCode::OK, bytes) => Ok(bytes),
+        (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
     }
 }
 
-async fn ask(server: &AdminUrl, path: &str) -> Result<(StatusCode, Bytes), String> {
+/// Has the server change something: `body` is JSON, `token` the operator's. Waits no longer than `patience`.
+///
+/// # Errors
+/// It does not, and says why; or there is no answer.
+pub async fn change(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    (method, path): (Method, &str),
+    body: Bytes,
+    patience: Duration,
+) -> Result<Bytes, AdminError> {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let mut request =
+        Request::builder().method(method).uri(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+            .map_err(|_| unreachable("the token cannot be sent in a header".into()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| unreachable(error.to_string()))?;
+    match send(server, request, patience).await? {
+        (status, bytes) if status.is_success() => Ok(bytes),
+        (status, bytes) => {
+            let message = String::from_utf8_lossy(&bytes).trim().to_owned();
+            Err(AdminError::Denied(server.clone(), status, message))
+        }
+    }
+}
+
+async fn send(
+    server: &AdminUrl,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<(StatusCode, Bytes), AdminError> {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let answer = timeout(patience, ask(server, request)).await;
+    answer.map_err(|_elapsed| unreachable("no answer in time".into()))?.map_err(unreachable)
+}
+
+async fn ask(server: &AdminUrl, mut request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
     let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
-    let connected = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(socket)).await;
+    let connected = http1::handshake::<_, Full<Bytes>>(TokioIo::new(socket)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     let connection = task::spawn("admin", connection);
     let host = server.to_string();
-    let request = Request::get(path).header(HOST, host.trim_start_matches("http://")).body(Empty::new());
-    let answer = sender.send_request(request.map_err(|error| error.to_string())?).await;
+    let host = HeaderValue::from_str(host.trim_start_matches("http://")).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(HOST, host);
+    let answer = sender.send_request(request).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;

@@ -26,6 +26,7 @@ mod lying_upstream;
 mod malformed;
 mod operator;
 mod outage;
+mod permission;
 mod private;
 mod process;
 mod pull;
