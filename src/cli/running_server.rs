@@ -23,7 +23,6 @@ pub(super) struct RunningServer {
 
 /// The token of an operator, for commands that change something.
 #[derive(Debug, Args)]
-#[allow(dead_code, reason = "for the commands that change something")]
 pub(super) struct OperatorToken {
     /// The file with the token that the server's [admin] token_file has; from --config if that names one.
     #[arg(long = "admin-token-file", value_name = "FILE", env = "LARDER_ADMIN_TOKEN_FILE")]
@@ -44,7 +43,6 @@ impl RunningServer {
         Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)
     }
 
-    #[allow(dead_code, reason = "for the commands that change something")]
     /// The token to show to it, if there is one.
     pub(super) fn token(&self, token: &OperatorToken) -> Result<Option<Secret>, Failure> {
         match &token.file {
