@@ -5,7 +5,9 @@
 mod cert;
 mod certificate;
 mod check_config;
+mod copy;
 mod failure;
+mod gc;
 mod log_writer;
 mod logging;
 mod new_password;
@@ -37,6 +39,8 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Copy(copy::Copy),
+    Gc(gc::Gc),
     Scrub(scrub::Scrub),
     Status(status::Status),
     User(user::User),
@@ -49,6 +53,8 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Copy(command) => command.run(),
+        Command::Gc(command) => command.run(),
         Command::Scrub(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),

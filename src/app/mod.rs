@@ -2,6 +2,8 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod stopped;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,8 +18,9 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
-use crate::admin::{Admin, Permission};
+use crate::admin::{Admin, Permission, Served};
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
@@ -144,10 +147,11 @@ impl Server {
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone() };
+        let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
-        let pages =
-            Admin::new(registry, Permission::new(config.admin.token.clone()), drain.clone(), cache, clock.clone());
+        let permission = Permission::new(config.admin.token.clone());
+        let pages = Admin::new(registry, permission, drain.clone(), served, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,
@@ -317,11 +321,13 @@ fn show_cap(config: &Config, registry: &Registry) {
     cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
-async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
+fn store_settings(config: &Config) -> storage::Settings {
     let verify = config.cache.verify.get();
-    let data_dir = config.data_dir.as_path().to_owned();
-    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, verify };
-    let (clock, registry) = (clock.clone(), registry.clone());
+    storage::Settings { data_dir: config.data_dir.as_path().to_owned(), index_cache: INDEX_CACHE, verify }
+}
+
+async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
+    let (settings, clock, registry) = (store_settings(config), clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
 }
 
