@@ -5,11 +5,15 @@
 mod cert;
 mod certificate;
 mod check_config;
+mod client_files;
 mod copy;
+mod daemon_json;
+mod doctor;
 mod failure;
 mod gc;
 mod log_writer;
 mod logging;
+mod mirror_url;
 mod new_password;
 mod output;
 mod process_environment;
@@ -46,6 +50,7 @@ enum Command {
     User(user::User),
     Cert(cert::Cert),
     Setup(setup::Setup),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command that the process was started with.
@@ -60,6 +65,7 @@ pub fn main() -> ExitCode {
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),
         Command::Setup(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -87,6 +93,7 @@ mod tests {
             ("check-config", "Passwords are masked"),
             ("status", "Exits with"),
             ("setup", "kept beside them"),
+            ("doctor", "Changes nothing"),
         ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
