@@ -359,7 +359,7 @@ async fn a_token_ends_and_outlives_a_restart() {
     let again = House::open(Anonymous::None, house.home.path(), &house.clock).await;
     let header = format!("Bearer {}", token.expose());
     assert!(again.identify(Some(header.as_bytes()), client()).await.is_ok());
-    house.clock.advance(token::LIFETIME);
+    house.clock.advance(token::LIFETIME + token::SKEW);
     assert_eq!(house.bearer(&token).await, Err(AccessError::InvalidToken));
 }
 

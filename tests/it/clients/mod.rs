@@ -8,6 +8,7 @@ mod authority;
 mod buildah;
 mod containerd;
 mod docker;
+mod expiry;
 mod http;
 mod images;
 mod larder;
