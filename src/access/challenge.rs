@@ -55,11 +55,17 @@ pub enum Decision {
     Hidden,
 }
 
-/// How the client reached us: scheme, host and port, as they are in its own request.
+/// How clients reach us: scheme, host and port, as they are in their own requests, or as the operator says they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
 impl Origin {
+    /// From scheme and authority, as `https://registry.lan`. `None` if it is nothing that may stand in a header of ours.
+    pub fn of_url(url: &str) -> Option<Origin> {
+        let (scheme, host) = url.split_once("://")?;
+        Origin::new(scheme == "https", host)
+    }
+
     /// From the `Host` header. `None` if it is nothing that may stand in a header of ours.
     pub fn new(tls: bool, host: &str) -> Option<Origin> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod accounts_in_the_log;
 mod architecture;
 mod bandwidth;
 mod budget;

@@ -9,6 +9,7 @@ mod buildah;
 mod containerd;
 mod docker;
 mod expiry;
+mod front;
 mod http;
 mod images;
 mod larder;
