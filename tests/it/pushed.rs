@@ -13,6 +13,7 @@ use super::support::binary::Binary;
 use super::support::client::{Call, Connection};
 use super::support::hub::Hub;
 use super::support::image::Image;
+use super::support::is_soak;
 use super::support::larder::{Larder, assert_sound, files};
 use super::support::pushing::{Remote, descriptor, index, manifest, refusal};
 
@@ -41,7 +42,7 @@ async fn try_push(repo: &Remote, tag: &str, image: &Image) -> Option<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_pushes_survive_being_killed() {
-    const CYCLES: u64 = 8;
+    let cycles: u64 = if is_soak() { 100 } else { 8 };
     let hub = Hub::plain().await;
     let home = tempfile::tempdir().unwrap();
     let config = format!(
@@ -51,7 +52,7 @@ async fn acknowledged_pushes_survive_being_killed() {
         hub.registry_url()
     );
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let larder = Binary::start(home.path(), &config, "info,larder::access=off");
         let at = larder.registry.unwrap();
         let over = Arc::new(AtomicBool::new(false));
@@ -84,7 +85,7 @@ async fn acknowledged_pushes_survive_being_killed() {
     for ((name, tag), image) in acknowledged.iter() {
         Remote::new(larder.registry.unwrap(), name).assert_pulls(tag, image).await;
     }
-    assert!(acknowledged.len() >= 5 * CYCLES as usize);
+    assert!(acknowledged.len() >= 5 * cycles as usize);
     assert_sound(&home.path().join("data"));
 }
 
@@ -95,6 +96,9 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
     let repo = Remote::new(larder.registry(), "team/app");
     let image = Image::small(1);
     let digest = repo.push("v1", &image).await;
+    // Whatever changes in a repository, its manifests are read from the disk again.
+    let other = index(&[]);
+    let forget = || repo.push_manifest("other", &other);
     let file = |digest: &Digest| larder.data().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()));
 
     let layer = image.layer(0).0;
@@ -112,6 +116,8 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
     let mut bytes = image.manifest.to_vec();
     bytes[20] ^= 1;
     std::fs::write(file(&digest), bytes).unwrap();
+    assert_eq!(repo.get("manifests/v1").await.body, image.manifest, "it is still known by heart");
+    forget().await;
     assert_eq!(repo.get("manifests/v1").await.status, 500);
     assert_eq!(larder.metric("larder_quarantined_blobs", "").await, 2.0);
     assert_eq!(repo.get(&format!("manifests/{digest}")).await.status, 500);
@@ -123,10 +129,58 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[12] ^= 1;
         std::fs::write(&path, bytes).unwrap();
+        forget().await;
         assert_eq!(repo.get("manifests/v1").await.status, 500, "{small}");
         assert_eq!(repo.put("v1", image.media_type.as_str(), &image.manifest).await.status, 201, "{small}");
         repo.assert_pulls("v1", &image).await;
     }
+}
+
+/// Content and links are moved away behind the server's back, so that whatever is opened is not found.
+#[tokio::test]
+async fn a_hot_manifest_is_read_from_memory_and_a_push_or_a_delete_is_seen_at_once() {
+    let hub = Hub::plain().await;
+    let mut larder = Larder::hosting(&hub, OPEN).await;
+    let repo = Remote::new(larder.registry(), "team/app");
+    let (old, new) = (Image::small(1), Image::small(2));
+    let digest = repo.push("v1", &old).await;
+    let read = |reference: String| {
+        let repo = repo.clone();
+        async move {
+            let answer = repo.get(&format!("manifests/{reference}")).await;
+            (answer.status, answer.body)
+        }
+    };
+    let (of_old, of_new) = ((200, old.manifest.to_vec()), (200, new.manifest.to_vec()));
+    for reference in ["v1".to_owned(), digest.to_string()] {
+        assert_eq!(read(reference).await, of_old);
+    }
+    let [here, away] = ["hosted", "hosted-away"].map(|name| larder.data().join(name));
+    let [blobs, blobs_away] = ["blobs", "blobs-away"].map(|name| larder.data().join(name));
+    let swap = |there: bool| {
+        let (from, to) =
+            if there { ([&away, &blobs_away], [&here, &blobs]) } else { ([&here, &blobs], [&away, &blobs_away]) };
+        from.into_iter().zip(to).for_each(|(from, to)| std::fs::rename(from, to).unwrap());
+    };
+    swap(false);
+    for _ in 0..100 {
+        for reference in ["v1".to_owned(), digest.to_string()] {
+            assert_eq!(read(reference).await, of_old);
+        }
+    }
+    assert_eq!(read("v2".to_owned()).await.0, 404, "what was never read is looked for");
+    swap(true);
+
+    let moved = repo.push("v1", &new).await;
+    assert_eq!(read("v1".to_owned()).await, of_new);
+    assert_eq!(read(digest.to_string()).await, of_old);
+    assert_eq!(repo.ask("DELETE", "manifests/v1").await.status, 202);
+    assert_eq!(read("v1".to_owned()).await.0, 404);
+    assert_eq!(read(moved.to_string()).await, of_new);
+    assert_eq!(repo.ask("DELETE", &format!("manifests/{moved}")).await.status, 202);
+    assert_eq!(read(moved.to_string()).await.0, 404);
+    larder.restart().await;
+    Remote::new(larder.registry(), "team/app").assert_pulls(digest, &old).await;
 }
 
 #[tokio::test]
