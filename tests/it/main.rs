@@ -37,6 +37,7 @@ mod setup;
 mod several_upstreams;
 mod stale;
 mod status;
+mod storm;
 mod support;
 mod systemd;
 mod user_command;
