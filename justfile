@@ -57,6 +57,7 @@ soak:
     LARDER_SOAK=1 cargo test --locked --release --test it -- every_acknowledged_push_pulls_whatever_happened_meanwhile
     LARDER_SOAK=1 cargo test --locked --release --test it -- acknowledged_pushes_survive_being_killed
     LARDER_SOAK=1 cargo test --locked --release --test it -- no_push_ever_misses_what_it_was_told_is_there
+    LARDER_SOAK=1 cargo test --locked --release --test it -- a_tag_is_a_register_through_kills
 
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:

@@ -62,8 +62,11 @@ pub struct Origin(String);
 impl Origin {
     /// From scheme and authority, as `https://registry.lan`. `None` if it is nothing that may stand in a header of ours.
     pub fn of_url(url: &str) -> Option<Origin> {
-        let (scheme, host) = url.split_once("://")?;
-        Origin::new(scheme == "https", host)
+        match url.split_once("://")? {
+            ("https", host) => Origin::new(true, host),
+            ("http", host) => Origin::new(false, host),
+            _ => None,
+        }
     }
 
     /// From the `Host` header. `None` if it is nothing that may stand in a header of ours.
@@ -135,5 +138,11 @@ mod tests {
             assert_eq!(Origin::new(true, bad), None, "{bad:?}");
         }
         assert_eq!(Origin::new(false, "[::1]:5001"), Some(Origin("http://[::1]:5001".into())));
+        for good in ["https://registry.lan", "http://[::1]:5001"] {
+            assert_eq!(Origin::of_url(good), Some(Origin(good.into())));
+        }
+        for bad in ["registry.lan", "ftp://registry.lan", "https://registry.lan/v2", "https://"] {
+            assert_eq!(Origin::of_url(bad), None, "{bad}");
+        }
     }
 }

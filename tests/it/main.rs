@@ -16,6 +16,7 @@ mod conformance;
 mod contract;
 mod deploy;
 mod documents;
+mod full_registry;
 mod garbage;
 mod gone;
 mod grafana;

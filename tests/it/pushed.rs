@@ -1,6 +1,7 @@
 //! What was pushed is kept: through kills, beside damage, and in the order in which it was acknowledged.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -40,17 +41,20 @@ async fn try_push(repo: &Remote, tag: &str, image: &Image) -> Option<()> {
     Some(())
 }
 
+/// Of the real server, with nothing upstream.
+fn config(home: &Path) -> String {
+    format!(
+        "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[registry]\n\
+         listen = \"127.0.0.1:0\"\n{OPEN}\n[[upstream]]\nname = \"docker.io\"\nurl = \"http://127.0.0.1:9\"\n",
+        home.join("data")
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_pushes_survive_being_killed() {
     let cycles: u64 = if is_soak() { 100 } else { 8 };
-    let hub = Hub::plain().await;
     let home = tempfile::tempdir().unwrap();
-    let config = format!(
-        "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[registry]\n\
-         listen = \"127.0.0.1:0\"\n{OPEN}\n[[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
-        home.path().join("data"),
-        hub.registry_url()
-    );
+    let config = config(home.path());
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
     for cycle in 0..cycles {
         let larder = Binary::start(home.path(), &config, "info,larder::access=off");
@@ -247,6 +251,85 @@ async fn a_tag_is_a_register() {
         let replaced = writes.iter().any(|(_, start, end)| acknowledged < start && *end < began);
         assert!(!replaced, "read after it was replaced");
     }
+}
+
+/// The same while the server is killed: a write whose answer never came may have happened until then, or never.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_is_a_register_through_kills() {
+    struct Write {
+        digest: Digest,
+        began: Instant,
+        acknowledged: Option<Instant>,
+    }
+    let cycles = if is_soak() { 50 } else { 5 };
+    let home = tempfile::tempdir().unwrap();
+    let config = config(home.path());
+    let (writes, reads) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    for cycle in 0..=cycles {
+        let larder = Binary::start(home.path(), &config, "info,larder::access=off");
+        let repo = Remote::new(larder.registry.unwrap(), "team/app");
+        let over = Arc::new(AtomicBool::new(false));
+        let read = |reads: Arc<Mutex<Vec<_>>>, over: Arc<AtomicBool>| {
+            let repo = repo.clone();
+            async move {
+                loop {
+                    let began = Instant::now();
+                    let Some(read) = attempt(&repo, Call::get(&repo.path("manifests/latest"))).await else { return };
+                    if read.complete && read.status == 200 {
+                        reads.lock().await.push((Digest::sha256(&read.body), began, Instant::now()));
+                    } else {
+                        assert!(!read.complete || read.status == 404, "{}", read.text());
+                    }
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
+        };
+        if cycle == cycles {
+            // What is left in the end.
+            over.store(true, Ordering::SeqCst);
+            read(reads.clone(), over).await;
+            break;
+        }
+        let writers = (0..4).map(|writer| {
+            let (repo, writes) = (repo.clone(), writes.clone());
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let mut image = index(&[]);
+                    image["annotations"] = serde_json::json!({"by": format!("{cycle}-{writer}-{n}")});
+                    let bytes = image.to_string().into_bytes();
+                    let put = Call::new("PUT", &repo.path("manifests/latest"));
+                    let put = put.header("Content-Type", MediaType::OciIndex.as_str()).body(&bytes);
+                    let (digest, began) = (Digest::sha256(&bytes), Instant::now());
+                    let answer = attempt(&repo, put).await;
+                    assert!(answer.as_ref().is_none_or(|answer| answer.status == 201));
+                    let acknowledged = answer.as_ref().map(|_| Instant::now());
+                    writes.lock().await.push(Write { digest, began, acknowledged });
+                    if answer.is_none() {
+                        return;
+                    }
+                }
+            })
+        });
+        let mut tasks: Vec<_> = writers.collect();
+        tasks.extend((0..2).map(|_| tokio::spawn(read(reads.clone(), over.clone()))));
+        while writes.lock().await.len() < 40 * (cycle + 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        larder.kill();
+        join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
+    }
+    let (writes, reads) = (writes.lock().await, reads.lock().await);
+    for (value, began, ended) in reads.iter() {
+        let write = writes.iter().find(|write| write.digest == *value).expect("nobody wrote that");
+        assert!(write.began < *ended, "read before it was written");
+        let Some(acknowledged) = write.acknowledged else { continue };
+        let replaced =
+            writes.iter().any(|other| other.acknowledged.is_some_and(|end| acknowledged < other.began && end < *began));
+        assert!(!replaced, "read after it was replaced");
+    }
+    assert!(reads.len() > 2 * cycles, "it was hardly read: {}", reads.len());
 }
 
 #[tokio::test]
