@@ -29,6 +29,7 @@ mod lying_upstream;
 mod malformed;
 mod operator;
 mod outage;
+mod permission;
 mod power_cut;
 mod private;
 mod process;
