@@ -343,6 +343,7 @@ async fn ours(config: &Config, own: &config::Registry, store: &Store, clock: &Cl
         },
         htpasswd: own.htpasswd.as_ref().map(|file| file.as_path().to_owned()),
         token_key: task::blocking(move || TokenKey::open(&key)).await?,
+        public: own.public_url.as_ref().and_then(|url| access::Origin::of_url(url.as_str())),
     };
     let access = Access::open(settings, clock.clone()).await?;
     let (store, clock) = (store.clone(), clock.clone());

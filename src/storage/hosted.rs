@@ -4,6 +4,7 @@
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 use std::time::Duration;
 
@@ -35,13 +36,27 @@ pub struct Hosted {
 
 struct Locks {
     hasher: RandomState,
-    each: [Mutex<()>; LOCKS],
+    each: [Lock; LOCKS],
+}
+
+#[derive(Default)]
+struct Lock {
+    turn: Mutex<()>,
+    // Changes begun and ended: odd while one is under way.
+    changes: AtomicU64,
 }
 
 impl Hosted {
     pub(super) fn new(vault: Arc<Vault>) -> Hosted {
-        let each = std::array::from_fn(|_| Mutex::new(()));
+        let each = std::array::from_fn(|_| Lock::default());
         Hosted { vault, locks: Arc::new(Locks { hasher: RandomState::new(), each }) }
+    }
+
+    /// A number that stays the same for as long as the repository's manifests and tags do; none while they are being
+    /// changed. Touches no disk.
+    pub fn unchanged(&self, name: &RepoName) -> Option<u64> {
+        let changes = self.lock(name).changes.load(Ordering::SeqCst);
+        changes.is_multiple_of(2).then_some(changes)
     }
 
     /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
@@ -175,9 +190,15 @@ impl Hosted {
     /// The server is stopping.
     pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
         let open = self.vault.while_open()?;
-        let slot = self.locks.hasher.hash_one(name) as usize % LOCKS;
-        let turn = self.locks.each[slot].lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
+        let lock = self.lock(name);
+        let turn = lock.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        lock.changes.fetch_add(1, Ordering::SeqCst);
+        let directory = self.repository(name);
+        Ok(Edit { vault: &self.vault, name, directory, changes: &lock.changes, _turn: turn, _open: open })
+    }
+
+    fn lock(&self, name: &RepoName) -> &Lock {
+        &self.locks.each[self.locks.hasher.hash_one(name) as usize % LOCKS]
     }
 
     /// Sets content aside that is not what its digest says.
@@ -222,8 +243,15 @@ pub struct Edit<'a> {
     vault: &'a Vault,
     name: &'a RepoName,
     directory: RepositoryDirectory,
+    changes: &'a AtomicU64,
     _turn: MutexGuard<'a, ()>,
     _open: RwLockReadGuard<'a, bool>,
+}
+
+impl Drop for Edit<'_> {
+    fn drop(&mut self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Edit<'_> {

@@ -104,3 +104,23 @@ fn every_file_that_the_documents_name_is_there() {
         }
     }
 }
+
+#[test]
+fn every_test_that_the_page_of_attacks_names_exists() {
+    let text = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let mut sources = String::new();
+    let mut directories = vec![root().join("src"), root().join("tests")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let names = text.split('`').skip(1).step_by(2).filter(|name| name.contains('_'));
+    let missing: Vec<&str> = names.clone().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(names.count() > 50 && missing.is_empty(), "{missing:?}");
+}

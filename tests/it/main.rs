@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod accounts_in_the_log;
 mod architecture;
 mod bandwidth;
 mod budget;
@@ -17,6 +18,7 @@ mod copy;
 mod deploy;
 mod doctor;
 mod documents;
+mod full_registry;
 mod garbage;
 mod gc_command;
 mod gone;
@@ -24,6 +26,7 @@ mod grafana;
 mod herd;
 mod hot_path;
 mod hub_itself;
+mod idlers;
 mod large_store;
 mod logs;
 mod lying_upstream;
@@ -38,11 +41,13 @@ mod pull;
 mod pushed;
 mod recovery;
 mod resume;
+mod rights;
 mod rot;
 mod setup;
 mod several_upstreams;
 mod stale;
 mod status;
+mod storm;
 mod support;
 mod systemd;
 mod user_command;
