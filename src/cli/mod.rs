@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod backup;
 mod cert;
 mod certificate;
 mod check_config;
@@ -11,7 +12,9 @@ mod logging;
 mod new_password;
 mod output;
 mod process_environment;
+mod progress_bar;
 mod replace_file;
+mod restore;
 mod scrub;
 mod serve;
 mod setup;
@@ -37,6 +40,8 @@ enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Scrub(scrub::Scrub),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -49,6 +54,8 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Scrub(command) => command.run(),
+        Command::Backup(command) => command.run(),
+        Command::Restore(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -42,6 +42,11 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Claim {
     _lock: File,
+}
+
+/// Whether some larder made this its data directory.
+pub fn is_data_directory(path: &Path) -> bool {
+    Layout::new(path.to_owned()).version().is_file()
 }
 
 /// Takes the directory, and makes what is missing in it.

@@ -37,12 +37,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use blob::{BlobFile, Extent};
-pub use claim::OpenError;
+pub use claim::{OpenError, is_data_directory};
 pub use error::StorageError;
 pub use examination::{Examination, Verdict};
 pub use garbage::Collected;
 pub use held::Opening;
-pub use hosted::{Edit, Hosted};
+pub use hosted::{Edit, Holdings, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
 pub use proof::{Verify, is_lost};

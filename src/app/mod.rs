@@ -2,6 +2,8 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod backup;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -16,6 +18,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+pub use self::backup::{StoppedError, back_up_stopped, restore};
 use crate::access::{self, Access, TokenKey};
 use crate::admin::Admin;
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
