@@ -3,9 +3,8 @@
 //! What is written here is durable when the call returns. What was written and is not there any more, or is damaged, is
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
-use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::sync::{Arc, MutexGuard, RwLockReadGuard};
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -22,8 +21,6 @@ use super::suspects::{Garbage, Suspect};
 use super::vault::Vault;
 use crate::oci::{Digest, MediaType, RepoName, Tag};
 
-/// Locks for changes to a repository's manifests and tags; two repositories that share one wait for each other at times.
-const LOCKS: usize = 64;
 /// How long a listing waits for the index to have caught up before it reads the files instead.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
@@ -31,18 +28,11 @@ const CATCH_UP: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Hosted {
     vault: Arc<Vault>,
-    locks: Arc<Locks>,
-}
-
-struct Locks {
-    hasher: RandomState,
-    each: [Mutex<()>; LOCKS],
 }
 
 impl Hosted {
     pub(super) fn new(vault: Arc<Vault>) -> Hosted {
-        let each = std::array::from_fn(|_| Mutex::new(()));
-        Hosted { vault, locks: Arc::new(Locks { hasher: RandomState::new(), each }) }
+        Hosted { vault }
     }
 
     /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
@@ -186,8 +176,7 @@ impl Hosted {
     /// The server is stopping.
     pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
         let open = self.vault.while_open()?;
-        let slot = self.locks.hasher.hash_one(name) as usize % LOCKS;
-        let turn = self.locks.each[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.vault.turns.wait(name);
         Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
     }
 

@@ -27,6 +27,7 @@ mod scrub;
 mod sums;
 mod suspects;
 mod truth;
+mod turns;
 mod upload;
 mod upload_id;
 mod vault;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod architecture;
+mod backup;
 mod bandwidth;
 mod budget;
 mod cert_command;
