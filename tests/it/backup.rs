@@ -8,7 +8,6 @@ use larder::oci::{Algorithm, Digest, MediaType};
 use serde_json::Value;
 
 use super::support::binary::larder;
-use super::support::client::Call;
 use super::support::hub::Hub;
 use super::support::image::{Image, noise};
 use super::support::larder::{Larder, assert_sound, files};

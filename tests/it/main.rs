@@ -41,4 +41,5 @@ mod stale;
 mod status;
 mod support;
 mod systemd;
+mod upgrade;
 mod user_command;
