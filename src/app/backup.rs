@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prometheus::Registry;
 use thiserror::Error;
 
-use super::open_store;
+use super::stopped::open_stopped;
 use crate::backup::{self, BackupError, BackupReport, Local, Options, Progress, RestoreReport};
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::oci_layout::{Directory, LayoutError};
 use crate::storage::{self, OpenError};
@@ -42,7 +40,8 @@ pub async fn back_up_stopped(
     if !storage::is_data_directory(data_dir) {
         return Err(StoppedError::NoData(data_dir.to_owned()));
     }
-    let store = open_store(config, &Clock::system(), &Registry::new()).await?;
+    let stopped = config.clone();
+    let store = task::blocking(move || open_stopped(&stopped)).await?;
     let done = backup::back_up(&Local::new(&store), layout, options, progress).await;
     task::blocking(move || store.close()).await;
     Ok(done?)
@@ -60,12 +59,12 @@ pub async fn restore(
 ) -> Result<RestoreReport, StoppedError> {
     // Before the data directory is made for nothing.
     let layout = Directory::open(from).map_err(|error: LayoutError| BackupError::from(error))?;
-    let store = open_store(config, &Clock::system(), &Registry::new()).await?;
-    let done = task::blocking(move || {
+    let config = config.clone();
+    let done = task::blocking(move || -> Result<RestoreReport, StoppedError> {
+        let store = open_stopped(&config)?;
         let done = backup::restore(&layout, &store, force, &progress);
         store.close();
-        done
-    })
-    .await;
-    Ok(done?)
+        Ok(done?)
+    });
+    done.await
 }

@@ -3,6 +3,7 @@
 //! The only place that knows both the configuration and what it configures.
 
 mod backup;
+mod stopped;
 
 use std::fs;
 use std::io;
@@ -19,8 +20,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 pub use self::backup::{StoppedError, back_up_stopped, restore};
+pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
-use crate::admin::Admin;
+use crate::admin::{Admin, Permission, Served};
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
@@ -147,9 +149,11 @@ impl Server {
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone() };
+        let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
-        let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
+        let permission = Permission::new(config.admin.token.clone());
+        let pages = Admin::new(registry, permission, drain.clone(), served, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,
@@ -182,9 +186,9 @@ impl Server {
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
         let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
-            move |request, _peer| {
+            move |request, peer: server::Peer| {
                 let pages = pages.clone();
-                async move { pages.handle(request).await }
+                async move { pages.handle(request, peer.address.ip()).await }
             },
             last.clone(),
         );
@@ -319,11 +323,13 @@ fn show_cap(config: &Config, registry: &Registry) {
     cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
+fn store_settings(config: &Config) -> storage::Settings {
+    let (data_dir, verify) = (config.data_dir.as_path().to_owned(), config.cache.verify.get());
+    storage::Settings { data_dir, index_cache: INDEX_CACHE, verify }
+}
+
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let verify = config.cache.verify.get();
-    let data_dir = config.data_dir.as_path().to_owned();
-    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, verify };
-    let (clock, registry) = (clock.clone(), registry.clone());
+    let (settings, clock, registry) = (store_settings(config), clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
 }
 

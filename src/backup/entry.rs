@@ -1,7 +1,7 @@
 //! What the index of a backup says of one manifest, and of a repository while it is being copied. The same words go over
 //! the wire and into `index.json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::oci::{Descriptor, Digest, MediaType, RepoName, Tag};
 use crate::oci_layout::{Index, REF_NAME};
@@ -91,21 +91,26 @@ pub struct Listing {
 impl Listing {
     /// Of a repository that has this.
     pub(super) fn of(repository: &RepoName, holdings: Holdings) -> Listing {
-        let Holdings { manifests, mut tags, damaged } = holdings;
+        let Holdings { manifests, tags, damaged } = holdings;
+        let mut names: HashMap<Digest, Vec<Tag>> = HashMap::new();
+        for (tag, digest) in tags {
+            names.entry(digest).or_default().push(tag);
+        }
         let mut damaged: Vec<String> = damaged.iter().map(|path| path.display().to_string()).collect();
         let mut entries = Vec::new();
         for (digest, media_type, size) in manifests {
             let untagged =
                 Entry { repository: repository.clone(), digest, media_type, size, tag: None, absent: Vec::new() };
-            let before = entries.len();
-            for (tag, _) in tags.extract_if(.., |(_, meant)| *meant == digest) {
-                entries.push(Entry { tag: Some(tag), ..untagged.clone() });
-            }
-            if entries.len() == before {
-                entries.push(untagged);
+            match names.remove(&digest) {
+                Some(tags) => {
+                    entries.extend(tags.into_iter().map(|tag| Entry { tag: Some(tag), ..untagged.clone() }));
+                }
+                None => entries.push(untagged),
             }
         }
-        damaged.extend(tags.iter().map(|(tag, digest)| format!("tag {tag} means {digest}, which is not here")));
+        for (digest, tags) in names {
+            damaged.extend(tags.iter().map(|tag| format!("tag {tag} means {digest}, which is not here")));
+        }
         entries.sort_unstable_by(|one, other| (&one.tag, &one.digest).cmp(&(&other.tag, &other.digest)));
         Listing { entries, damaged }
     }

@@ -24,7 +24,9 @@ pub enum BackupError {
     #[error("{0} is an OCI image layout, and no backup of Larder: name another directory")]
     NotABackup(String),
     /// It was made by a version that this one does not know.
-    #[error("{directory} is a backup of format {found}, which this version does not know: use the version that made it")]
+    #[error(
+        "{directory} is a backup of format {found}, which this version does not know: use the version that made it"
+    )]
     Format {
         /// Where.
         directory: String,

@@ -37,7 +37,8 @@ pub fn restore(
             return Err(BackupError::Conflicts(conflicts));
         }
     }
-    let mut restore = Restore { layout, store, hosted, progress, report: RestoreReport::default(), done: HashMap::new() };
+    let mut restore =
+        Restore { layout, store, hosted, progress, report: RestoreReport::default(), done: HashMap::new() };
     progress.expect(restore.length(repositories.values().flatten())?);
     for (name, entries) in &repositories {
         restore.repository(name, entries)?;

@@ -9,10 +9,12 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::output;
-use super::process_environment::variables;
 use super::progress_bar::watched;
+use super::running_server::{OperatorToken, RunningServer};
+use crate::admin::Remote;
+use crate::admin::client;
 use crate::app;
-use crate::backup::{BackupError, BackupReport, Options, Progress};
+use crate::backup::{BackupError, BackupReport, Options, Progress, back_up};
 use crate::config::Config;
 use crate::oci_layout::Directory;
 
@@ -48,25 +50,33 @@ pub(super) struct Backup {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// The configuration file of a server on this machine, running or not.
-    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: RunningServer,
+    #[command(flatten)]
+    token: OperatorToken,
 }
 
 impl Backup {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)?;
+        let config = self.server.configuration()?;
+        let (url, token) = (self.server.url()?, self.server.token(&self.token)?);
         let accounts = self.accounts(&config)?;
         let layout = Directory::claim(&self.directory).map_err(Failure::failed)?;
         let layout = Arc::new(layout);
         let options = Options { verify: self.verify, prune: self.prune };
-        let (copied, progress) = (layout.clone(), Arc::new(Progress::default()));
-        let watching = progress.clone();
-        let report = watched(watching, async move {
-            app::back_up_stopped(&config, copied, options, &progress).await.map(|report| (report, config))
-        })?;
-        let (report, config) = report.map_err(Failure::failed)?;
-        keep(&layout, &config, accounts).map_err(Failure::failed)?;
+        let (copied, progress) = (layout.clone(), Progress::default());
+        let report = watched(&progress, async {
+            // Should one run all the same that does not answer, its lock on the directory says so.
+            if self.server.admin.is_none() && !client::answers(&url).await {
+                let done = app::back_up_stopped(&config, copied, options, &progress).await;
+                return done.map_err(Failure::failed);
+            }
+            back_up(&Remote::new(url, token), copied, options, &progress).await.map_err(Failure::failed)
+        })??;
+        // What another machine's server is configured to do, this one does not know.
+        if self.server.admin.is_none() {
+            keep(&layout, &config, accounts).map_err(Failure::failed)?;
+        }
         self.report(&report)
     }
 
@@ -75,8 +85,9 @@ impl Backup {
         if !self.with_accounts {
             return Ok(None);
         }
-        let file = config.registry.as_ref().and_then(|registry| registry.htpasswd.as_ref());
-        let advice = "the configuration names no registry.htpasswd; give --config FILE with one";
+        let registry = config.registry.as_ref().filter(|_| self.server.admin.is_none());
+        let file = registry.and_then(|registry| registry.htpasswd.as_ref());
+        let advice = "--with-accounts needs --config FILE with a registry.htpasswd, on the server's own machine";
         let file: &Path = file.ok_or_else(|| Failure::wrong_use(advice))?.as_path();
         let read = fs::read(file).map_err(|error| Failure::failed(format_args!("{}: {error}", file.display())));
         read.map(Some)
@@ -111,9 +122,8 @@ impl Backup {
 }
 
 fn keep(layout: &Directory, config: &Config, accounts: Option<Vec<u8>>) -> Result<(), BackupError> {
-    match config.registry_as_toml() {
-        Some(rules) => drop(layout.keep(RULES, rules.as_bytes(), 0o644)?),
-        None => layout.forget(RULES)?,
+    if let Some(rules) = config.registry_as_toml() {
+        layout.keep(RULES, rules.as_bytes(), 0o644)?;
     }
     if let Some(accounts) = accounts {
         layout.keep(ACCOUNTS, &accounts, 0o600)?;

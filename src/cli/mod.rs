@@ -6,7 +6,9 @@ mod backup;
 mod cert;
 mod certificate;
 mod check_config;
+mod copy;
 mod failure;
+mod gc;
 mod log_writer;
 mod logging;
 mod new_password;
@@ -15,6 +17,7 @@ mod process_environment;
 mod progress_bar;
 mod replace_file;
 mod restore;
+mod running_server;
 mod scrub;
 mod serve;
 mod setup;
@@ -36,12 +39,15 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Scrub(scrub::Scrub),
     Backup(backup::Backup),
     Restore(restore::Restore),
+    Copy(copy::Copy),
+    Gc(gc::Gc),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -56,6 +62,8 @@ pub fn main() -> ExitCode {
         Command::Scrub(command) => command.run(),
         Command::Backup(command) => command.run(),
         Command::Restore(command) => command.run(),
+        Command::Copy(command) => command.run(),
+        Command::Gc(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

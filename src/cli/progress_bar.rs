@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::io::IsTerminal;
-use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -17,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(200);
 ///
 /// # Errors
 /// The system refuses threads.
-pub(super) fn watched<T>(progress: Arc<Progress>, work: impl Future<Output = T>) -> Result<T, Failure> {
+pub(super) fn watched<T>(progress: &Progress, work: impl Future<Output = T>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
     let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
     let style = ProgressStyle::with_template("{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}");

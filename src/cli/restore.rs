@@ -45,10 +45,7 @@ impl Restore {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)?;
         let progress = Arc::new(Progress::default());
-        let (directory, force) = (self.directory.clone(), self.force);
-        let watching = progress.clone();
-        let report =
-            watched(watching, async move { app::restore(&config, &directory, force, progress).await })?;
+        let report = watched(&progress, app::restore(&config, &self.directory, self.force, progress.clone()))?;
         self.report(&report.map_err(Failure::failed)?)
     }
 

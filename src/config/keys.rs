@@ -33,6 +33,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("registry.repository.delete", Now),
     ("registry.repository.mirror", Now),
     ("admin.listen", Now),
+    ("admin.token_file", Now),
     ("cache.max_size", Later),
     ("cache.min_free", Later),
     ("cache.tag_ttl", Now),

@@ -207,27 +207,10 @@ impl Directory {
     /// # Errors
     /// The disk fails.
     pub fn keep(&self, name: &str, content: &[u8], mode: u32) -> Result<PathBuf, LayoutError> {
-        let path = self.kept(name);
+        let path = self.root.join(OURS).join(name);
         self.replace(&path, content, mode)?;
         sync(&self.root.join(OURS))?;
         Ok(path)
-    }
-
-    /// Removes such a file, if it is there.
-    ///
-    /// # Errors
-    /// The disk fails.
-    pub fn forget(&self, name: &str) -> Result<(), LayoutError> {
-        let path = self.kept(name);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(LayoutError::io("removing", &path)(error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
-    }
-
-    /// Where such a file is.
-    pub fn kept(&self, name: &str) -> PathBuf {
-        self.root.join(OURS).join(name)
     }
 
     /// Removes all content but this.

@@ -24,7 +24,9 @@ pub enum LayoutError {
     #[error("{0} is not empty and no OCI image layout: name an empty or a new directory, or that of an earlier backup")]
     NotALayout(PathBuf),
     /// There is no layout.
-    #[error("{0} has no index.json and oci-layout: it is no OCI image layout, or one whose first backup was not finished")]
+    #[error(
+        "{0} has no index.json and oci-layout: it is no OCI image layout, or one whose first backup was not finished"
+    )]
     Absent(PathBuf),
     /// A file of the layout itself.
     #[error("{path} is damaged, or of a version that this one does not know: {reason}")]

@@ -62,6 +62,8 @@ pub fn claim(layout: &Layout, now: SystemTime) -> Result<Claim, OpenError> {
         Err(error) => return Err(StorageError::io("reading", &layout.version())(error).into()),
     };
     match version.as_deref() {
+        // An older layout will be known here, and be brought up to date once the lock is held and before anything else
+        // looks; VERSION is replaced last. tests/fixtures has a directory of each that was released.
         Some(VERSION) => {}
         Some(other) => {
             let found = other.lines().next().unwrap_or_default().chars().take(80).collect();

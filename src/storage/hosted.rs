@@ -246,6 +246,16 @@ impl Edit<'_> {
         open(self.vault, self.name, digest)
     }
 
+    /// The repository has a blob that is here from now on, whoever held it before: that it may is for the caller to know.
+    /// Says whether it is here.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn adopt(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let Some(blob) = self.vault.blob(digest)? else { return Ok(false) };
+        add_blob_link(self.vault, self.name, digest, blob.size()).map(|()| true)
+    }
+
     /// As [`Hosted::tag`].
     ///
     /// # Errors

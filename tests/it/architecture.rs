@@ -153,7 +153,7 @@ fn risky_crates_stay_in_their_rooms() {
                 "server/tls",
                 "access/accounts",
                 "access/token_key",
-                "app/mod.rs",
+                "app/",
             ],
             "files belong to storage",
         ),

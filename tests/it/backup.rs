@@ -32,7 +32,9 @@ impl Place {
     /// A configuration whose server does not run: nobody listens at its admin address.
     fn config(&self, data: &Path) -> PathBuf {
         let file = self.home.path().join("larder.toml");
-        let text = format!("data_dir = {data:?}\n[admin]\nlisten = \"127.0.0.1:1\"\n[registry]\nlisten = \"127.0.0.1:0\"\n{OPEN}\n");
+        let text = format!(
+            "data_dir = {data:?}\n[admin]\nlisten = \"127.0.0.1:1\"\n[registry]\nlisten = \"127.0.0.1:0\"\n{OPEN}\n"
+        );
         fs::write(&file, text).unwrap();
         file
     }
@@ -68,10 +70,6 @@ fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     bytes[at] ^= 1;
     fs::write(path, bytes).unwrap();
-}
-
-fn index(directory: &Path) -> Value {
-    serde_json::from_slice(&fs::read(directory.join("index.json")).unwrap()).unwrap()
 }
 
 /// A server that is made of what a backup has.
@@ -255,7 +253,11 @@ async fn a_tag_that_means_something_else_is_kept_unless_force_is_said() {
     assert!(text.contains("golden/ui:v1 means something else") && text.contains("--force"), "{text}");
     other.start().await;
     Remote::new(other.registry(), "golden/ui").assert_pulls("v1", &new).await;
-    assert_eq!(Remote::new(other.registry(), "golden/other").get("tags/list").await.status, 404, "nothing was restored");
+    assert_eq!(
+        Remote::new(other.registry(), "golden/other").get("tags/list").await.status,
+        404,
+        "nothing was restored"
+    );
     other.stop().await;
     place.report(&other.data(), &["restore", "--force"]);
     place.report(&other.data(), &["restore"]);
@@ -359,7 +361,9 @@ async fn accounts_are_kept_when_asked_for_and_for_their_owner_only() {
     };
     run(&[]);
     let inside = |hash: &str| {
-        files(&place.backup()).iter().any(|(_, content)| content.windows(hash.len()).any(|part| part == hash.as_bytes()))
+        files(&place.backup())
+            .iter()
+            .any(|(_, content)| content.windows(hash.len()).any(|part| part == hash.as_bytes()))
     };
     assert!(!inside("$2y$"), "hashes leave only when asked for");
     run(&["--with-accounts"]);

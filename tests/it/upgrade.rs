@@ -14,7 +14,8 @@ use super::support::image::{Image, noise};
 use super::support::larder::{assert_sound, files};
 use super::support::pushing::{Remote, with_digest};
 
-const RULES: &str = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"golden/**\"\npull = [\"*\"]\npush = [\"*\"]\n";
+const RULES: &str =
+    "anonymous = \"push\"\n[[registry.repository]]\npattern = \"golden/**\"\npull = [\"*\"]\npush = [\"*\"]\n";
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/layout-1.tar.gz")
@@ -98,7 +99,8 @@ async fn the_first_layout_is_served_with_all_that_is_in_it() {
     // The upstream does not have it, and then is not even there: it comes from the disk, or not at all.
     hub.stop().await;
     let larder = Binary::start(home.path(), &config, "info");
-    let (mirror, repo) = (Remote::new(larder.mirror, "library/alpine"), Remote::new(larder.registry.unwrap(), "golden/ui"));
+    let (mirror, repo) =
+        (Remote::new(larder.mirror, "library/alpine"), Remote::new(larder.registry.unwrap(), "golden/ui"));
     assert_eq!(pull_all(&mirror, "latest").await, 1 + 4 + 3, "an index of an image and its attestation");
     assert_eq!(pull_all(&repo, "v1").await, 1 + 3 + 4);
     let index = Digest::sha256(&repo.get("manifests/v1").await.body);
@@ -111,7 +113,9 @@ async fn the_first_layout_is_served_with_all_that_is_in_it() {
     let location = repo.path(&format!("blobs/uploads/{}", upload.file_name().unwrap().to_str().unwrap()));
     assert_eq!(*came, half());
     let digest = Digest::sha256(&blob());
-    let rest = Call::new("PUT", &with_digest(&location, digest)).header("Content-Range", "50000-99999").body(&blob()[50_000..]);
+    let rest = Call::new("PUT", &with_digest(&location, digest))
+        .header("Content-Range", "50000-99999")
+        .body(&blob()[50_000..]);
     let answer = repo.send(rest).await;
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert_eq!(repo.get(&format!("blobs/{digest}")).await.body, blob());
@@ -126,7 +130,8 @@ async fn a_directory_of_a_newer_layout_is_refused_by_every_command_and_left_as_i
     let (hub, home) = (Hub::plain().await, unpacked());
     let file = home.path().join("larder.toml");
     // Its admin address is a port where nobody listens, for the commands that would rather ask a running server.
-    let config = config(home.path(), &hub).replace("[admin]\nlisten = \"127.0.0.1:0\"", "[admin]\nlisten = \"127.0.0.1:1\"");
+    let config =
+        config(home.path(), &hub).replace("[admin]\nlisten = \"127.0.0.1:0\"", "[admin]\nlisten = \"127.0.0.1:1\"");
     fs::write(&file, config.replace("127.0.0.1:1\"", "127.0.0.1:0\"")).unwrap();
     fs::write(home.path().join("data/VERSION"), "larder data directory, layout 2\n").unwrap();
     let before = files(&home.path().join("data"));
