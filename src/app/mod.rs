@@ -4,6 +4,7 @@
 
 mod backup;
 mod stopped;
+mod systemd;
 
 use std::fs;
 use std::io;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::stopped::open_stopped;
+use self::systemd::{feed_watchdog, tell_systemd};
 use crate::access::{self, Access, TokenKey};
 use crate::admin::{Admin, Permission, Served};
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
@@ -275,26 +277,6 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     };
     task::blocking(move || store.close()).await;
     Ok(done)
-}
-
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
-/// listen, so nothing that clients wait for may stand behind it.
-async fn tell_systemd(state: NotifyState<'static>) {
-    task::blocking(move || {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
-            tracing::warn!(%error, ?state, "systemd cannot be told");
-        }
-    })
-    .await;
-}
-
-/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-async fn feed_watchdog() {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        tell_systemd(NotifyState::Watchdog).await;
-        tokio::time::sleep(limit / 2).await;
-    }
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
