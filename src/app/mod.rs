@@ -22,7 +22,6 @@ use tokio::task::JoinHandle;
 
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::stopped::open_stopped;
-use self::systemd::{feed_watchdog, tell_systemd};
 use crate::access::{self, Access, TokenKey};
 use crate::admin::{Admin, Permission, Served};
 use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
@@ -232,8 +231,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
         task::spawn("systemd", async {
-            tell_systemd(NotifyState::Ready).await;
-            feed_watchdog().await;
+            systemd::tell(NotifyState::Ready).await;
+            systemd::feed_watchdog().await;
         });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
@@ -244,7 +243,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
                 // Past a second systemd is not waited for: clients are.
-                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), systemd::tell(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });

@@ -1,4 +1,4 @@
-//! What systemd is told: how it stands, and that it is alive. Never waited for by anybody whom clients wait for.
+//! Telling systemd how the server stands, when systemd started it. Clients never wait for that.
 
 use sd_notify::NotifyState;
 
@@ -6,7 +6,7 @@ use crate::task;
 
 /// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
 /// listen, so nothing that clients wait for may stand behind it.
-pub async fn tell_systemd(state: NotifyState<'static>) {
+pub async fn tell(state: NotifyState<'static>) {
     task::blocking(move || {
         if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
             tracing::warn!(%error, ?state, "systemd cannot be told");
@@ -19,7 +19,7 @@ pub async fn tell_systemd(state: NotifyState<'static>) {
 pub async fn feed_watchdog() {
     let Some(limit) = sd_notify::watchdog_enabled() else { return };
     loop {
-        tell_systemd(NotifyState::Watchdog).await;
+        tell(NotifyState::Watchdog).await;
         tokio::time::sleep(limit / 2).await;
     }
 }
