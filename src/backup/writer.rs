@@ -1,7 +1,7 @@
 //! Making a backup, or bringing one up to date, while the source goes on changing.
 //!
 //! What a repository had when it was listed is what the backup has of it. What was deleted since then and is collected
-//! already is left out, with whatever named it. The index is replaced last: a backup that is cut off leaves the one before.
+//! already is left out, with whatever named it. Content is copied, never linked: what one file loses the other still has. The index is replaced last: a backup that is cut off leaves the one before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -10,9 +10,9 @@
 //! What was there before stays whole until a new index replaces the old one: content is never written in place.
 
 use std::collections::HashSet;
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -77,7 +77,9 @@ impl Directory {
     /// # Errors
     /// Something else is there, or it is in use, or the disk fails.
     pub fn claim(root: &Path) -> Result<Directory, LayoutError> {
-        fs::create_dir_all(root).map_err(LayoutError::io("creating directory", root))?;
+        // Images may be private: who else may read a new one, its owner decides.
+        let mut make = DirBuilder::new();
+        make.recursive(true).mode(0o700).create(root).map_err(LayoutError::io("creating directory", root))?;
         let lock = lock(root, File::try_lock)?;
         if is_foreign(root)? {
             return Err(LayoutError::NotALayout(root.to_owned()));
