@@ -3,7 +3,9 @@
 //! The only place that knows both the configuration and what it configures.
 
 mod announcement;
+mod backup;
 mod stopped;
+mod systemd;
 
 use std::fs;
 use std::io;
@@ -20,6 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::announcement::{Addresses, announce};
+pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
 use crate::admin::{Admin, Permission, Served};
@@ -228,8 +231,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
         task::spawn("systemd", async {
-            tell_systemd(NotifyState::Ready).await;
-            feed_watchdog().await;
+            systemd::tell(NotifyState::Ready).await;
+            systemd::feed_watchdog().await;
         });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
@@ -240,7 +243,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
                 // Past a second systemd is not waited for: clients are.
-                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), systemd::tell(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -275,26 +278,6 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     Ok(done)
 }
 
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
-/// listen, so nothing that clients wait for may stand behind it.
-async fn tell_systemd(state: NotifyState<'static>) {
-    task::blocking(move || {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
-            tracing::warn!(%error, ?state, "systemd cannot be told");
-        }
-    })
-    .await;
-}
-
-/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-async fn feed_watchdog() {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        tell_systemd(NotifyState::Watchdog).await;
-        tokio::time::sleep(limit / 2).await;
-    }
-}
-
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -322,8 +305,8 @@ fn show_cap(config: &Config, registry: &Registry) {
 }
 
 fn store_settings(config: &Config) -> storage::Settings {
-    let verify = config.cache.verify.get();
-    storage::Settings { data_dir: config.data_dir.as_path().to_owned(), index_cache: INDEX_CACHE, verify }
+    let (data_dir, verify) = (config.data_dir.as_path().to_owned(), config.cache.verify.get());
+    storage::Settings { data_dir, index_cache: INDEX_CACHE, verify }
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {

@@ -6,6 +6,7 @@
 
 mod accounts_in_the_log;
 mod architecture;
+mod backup;
 mod bandwidth;
 mod budget;
 mod cert_command;
@@ -28,6 +29,7 @@ mod hot_path;
 mod hub_itself;
 mod idlers;
 mod large_store;
+mod live_backup;
 mod logs;
 mod lying_upstream;
 mod malformed;
@@ -50,4 +52,5 @@ mod status;
 mod storm;
 mod support;
 mod systemd;
+mod upgrade;
 mod user_command;

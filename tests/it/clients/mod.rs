@@ -15,6 +15,7 @@ mod http;
 mod images;
 mod larder;
 mod layers;
+mod layout;
 mod outage;
 mod podman;
 mod process;
