@@ -15,14 +15,16 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use crate::access::{self, Access, TokenKey};
 use crate::admin::Admin;
-use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin};
+use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pins};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
-use crate::http::Mirror;
+use crate::hosted::Hosted;
+use crate::http::{self, Mirror, Ours};
 use crate::routing::{Mirrored, Routes};
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
-use crate::storage::{self, OpenError, Store};
+use crate::storage::{self, OpenError, StorageError, Store};
 use crate::task;
 use crate::upstream::{self, SetupError, Upstream};
 
@@ -64,6 +66,9 @@ pub enum Error {
         /// Why.
         source: globset::Error,
     },
+    /// The patterns under `pin`.
+    #[error("cache.pin: its patterns are too large together: {0}")]
+    Pins(globset::Error),
     /// An upstream's `ca` file.
     #[error("upstream {name}: cannot read its ca file {path}: {source}")]
     Ca {
@@ -74,6 +79,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The registry's rules.
+    #[error("registry.repository {pattern}: its patterns are too large to compile: {source}")]
+    Rule {
+        /// Its pattern.
+        pattern: String,
+        /// Why.
+        source: globset::Error,
+    },
+    /// The registry's accounts and keys.
+    #[error(transparent)]
+    Access(#[from] access::SetupError),
+    /// What was being pushed when the last process ended.
+    #[error("data_dir: {0}")]
+    Uploads(StorageError),
     /// The system refuses threads or signals.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -83,10 +102,15 @@ pub enum Error {
 pub struct Server {
     /// Where the mirror listens.
     pub mirror: SocketAddr,
+    /// Where the registry listens, if there is one.
+    pub registry: Option<SocketAddr>,
     /// Where the operator's pages are.
     pub admin: SocketAddr,
+    /// What is hosted, if there is a registry.
+    pub hosted: Option<Hosted>,
     drain: Drain,
-    clients: JoinHandle<usize>,
+    clients: Vec<JoinHandle<usize>>,
+    tidying: Option<JoinHandle<()>>,
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
@@ -104,16 +128,30 @@ impl Server {
         // Addresses first: nothing else has to be undone when one is taken.
         let mirror =
             Listener::bind(listener("mirror", &config.mirror.listen, config.mirror.tls.as_ref()), &listeners).await?;
+        let own = match &config.registry {
+            Some(own) => Some(Listener::bind(listener("registry", &own.listen, own.tls.as_ref()), &listeners).await?),
+            None => None,
+        };
         let admin = Listener::bind(listener("admin", &config.admin.listen, None), &listeners).await?;
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
-        let cache = Arc::new(cache);
-        let door = Mirror::new(cache, routes(config)?, clock, &registry);
+        let cache = Arc::new(Cache::new(store.clone(), origins, cache_settings(config), pins(config)?, clock.clone(), &registry));
+        let ours = match &config.registry {
+            Some(own) => Some(ours(config, own, &store, &clock).await?),
+            None => None,
+        };
+        let figures = http::Metrics::new(&registry);
+        let door = Mirror::new(cache, routes(config)?, ours.clone(), clock.clone(), figures.clone());
         let pages = Admin::new(registry, drain.clone(), store.clone());
-        let addresses = (mirror.local_addr(), admin.local_addr());
-        tracing::info!(mirror = %addresses.0, admin = %addresses.1, data_dir = %config.data_dir.as_path().display(), "serving");
+        let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
+        tracing::info!(
+            mirror = %addresses.0,
+            admin = %addresses.1,
+            registry = addresses.2.map(|address| address.to_string()).as_deref(),
+            data_dir = %config.data_dir.as_path().display(),
+            "serving"
+        );
 
         let mirror = mirror.serve(
             move |request, peer| {
@@ -122,6 +160,20 @@ impl Server {
             },
             drain.clone(),
         );
+        let mut clients = vec![task::spawn("mirror", mirror)];
+        if let Some((own, ours)) = own.zip(ours.clone()) {
+            let door = http::Registry::new(ours, clock, figures);
+            let registry = own.serve(
+                move |request, peer| {
+                    let door = door.clone();
+                    async move { door.handle(request, peer).await }
+                },
+                drain.clone(),
+            );
+            clients.push(task::spawn("registry", registry));
+        }
+        let hosted = ours.map(|ours| ours.hosted);
+        let tidying = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
         let admin = admin.serve(
             move |request, _peer| {
                 let pages = pages.clone();
@@ -129,8 +181,9 @@ impl Server {
             },
             last.clone(),
         );
-        let (clients, operators) = (task::spawn("mirror", mirror), task::spawn("admin", admin));
-        Ok(Server { mirror: addresses.0, admin: addresses.1, drain, clients, operators, last, store })
+        let operators = task::spawn("admin", admin);
+        let (mirror, admin, registry) = addresses;
+        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
     }
 
     /// Begins to stop: no new connections, `grace` for what is under way. A second call means now.
@@ -141,7 +194,12 @@ impl Server {
     /// Waits until nothing is served any more, and closes the store.
     pub async fn stopped(self) {
         // A listener that panicked has stopped, too.
-        let _ = self.clients.await;
+        for clients in self.clients {
+            let _ = clients.await;
+        }
+        if let Some(tidying) = self.tidying {
+            tidying.abort();
+        }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
         let store = self.store;
@@ -195,9 +253,51 @@ fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tl
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let settings = storage::Settings { data_dir: config.data_dir.as_path().to_owned(), index_cache: INDEX_CACHE };
+    let limits = storage::Limits { max_size: config.cache.max_size.bytes(), min_free: config.cache.min_free.bytes() };
+    let data_dir = config.data_dir.as_path().to_owned();
+    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, limits };
     let (clock, registry) = (clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
+}
+
+async fn ours(config: &Config, own: &config::Registry, store: &Store, clock: &Clock) -> Result<Ours, Error> {
+    let rules = own.repositories.iter().map(rule).collect::<Result<Vec<access::Rule>, Error>>()?;
+    let key = config.data_dir.as_path().join("token.key");
+    let settings = access::Settings {
+        rules,
+        anonymous: match own.anonymous {
+            config::Anonymous::None => access::Anonymous::None,
+            config::Anonymous::Pull => access::Anonymous::Pull,
+            config::Anonymous::Push => access::Anonymous::Push,
+        },
+        htpasswd: own.htpasswd.as_ref().map(|file| file.as_path().to_owned()),
+        token_key: task::blocking(move || TokenKey::open(&key)).await?,
+    };
+    let access = Access::open(settings, clock.clone()).await?;
+    let (store, clock) = (store.clone(), clock.clone());
+    let hosted = task::blocking(move || Hosted::open(&store, clock)).await.map_err(Error::Uploads)?;
+    Ok(Ours { hosted, access })
+}
+
+fn rule(rule: &config::RepositoryRule) -> Result<access::Rule, Error> {
+    let pattern = rule.pattern.to_string();
+    let globs = |patterns| Pattern::any_of(patterns).map_err(|source| Error::Rule { pattern: pattern.clone(), source });
+    let grantees = |users: &[config::UserName]| {
+        users.iter().map(|user| access::Grantee::parse(user.as_str())).collect::<Vec<access::Grantee>>()
+    };
+    Ok(access::Rule {
+        names: globs(std::slice::from_ref(&rule.pattern))?,
+        immutable_tags: globs(&rule.immutable_tags)?,
+        pull: grantees(&rule.pull),
+        push: grantees(&rule.push),
+        delete: grantees(&rule.delete),
+        mirror: rule.mirror,
+        pattern,
+    })
+}
+
+fn pins(config: &Config) -> Result<Pins, Error> {
+    Pattern::any_of(&config.cache.pin).map(Pins::new).map_err(Error::Pins)
 }
 
 fn cache_settings(config: &Config) -> cache::Settings {

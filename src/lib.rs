@@ -21,8 +21,9 @@ pub mod server;
 pub mod storage;
 pub mod upstream;
 
-// Beam.
+// Beams.
 pub mod cache;
+pub mod hosted;
 
 // Door.
 pub mod http;

@@ -85,6 +85,11 @@ impl Routes {
         Ok(Route { repository, namespace })
     }
 
+    /// Whether names without a known prefix or namespace go to this registry.
+    pub fn is_default(&self, registry: &Registry) -> bool {
+        self.mirrored[self.default].registry == *registry
+    }
+
     fn by_prefix(&self, name: &RepoName) -> Option<(&Mirrored, RepoName)> {
         let (first, rest) = name.split_first()?;
         Some((self.by_name(first)?, rest))

@@ -3,7 +3,7 @@
 //! A blob is served to those who ask in a repository that upstream has served it in, and to nobody else. From the moment
 //! a flight is boarded, whoever leads it and whoever joins it are alike.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -16,6 +16,8 @@ use super::manifests::Manifests;
 use super::metrics::{Held, Metrics};
 use super::origin::Origins;
 use super::outcome::Outcome;
+use super::passage::Passage;
+use super::room::Rooms;
 use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};
 use crate::storage::{BlobFile, Link, Store};
@@ -32,6 +34,7 @@ pub struct Blobs {
     origins: Origins,
     manifests: Manifests,
     metrics: Metrics,
+    rooms: Rooms,
     first_byte_timeout: Duration,
     flights: Flights,
     // Questions whether a repository may have a blob that is here already.
@@ -52,10 +55,11 @@ impl Blobs {
         origins: Origins,
         manifests: Manifests,
         metrics: Metrics,
+        rooms: Rooms,
         first_byte_timeout: Duration,
     ) -> Blobs {
         let (flights, rights) = (Flights::default(), Arc::new(SingleFlight::new("right")));
-        Blobs { store, origins, manifests, metrics, first_byte_timeout, flights, rights }
+        Blobs { store, origins, manifests, metrics, rooms, first_byte_timeout, flights, rights }
     }
 
     /// A blob, complete or while it is fetched.
@@ -96,6 +100,11 @@ impl Blobs {
                 self.follow(seat, repository, digest, Outcome::Joined).await
             }
         }
+    }
+
+    /// Whether a blob is on its way in.
+    pub fn is_flying(&self, digest: &Digest) -> bool {
+        self.flights.is_flying(digest)
     }
 
     /// Whether a blob can be had although upstream cannot: it is here, or so many of its bytes have come that its fill is
@@ -215,7 +224,9 @@ impl Blobs {
             announced: self.manifests.announced(repository, digest),
             upstream: self.origins.of(repository)?.clone(),
             store: self.store.clone(),
+            rooms: self.rooms.clone(),
             metrics: self.metrics.clone(),
+            left: Mutex::default(),
         };
         let (blobs, repository, digest) = (self.clone(), repository.clone(), *digest);
         task::spawn("fill", async move {
@@ -246,6 +257,11 @@ impl Blobs {
         let size = match progress {
             Progress::Done(blob, _) => return Ok(self.kept(blob, digest, outcome)),
             Progress::Streaming(streaming) => streaming.size,
+            Progress::Unkept(unkept) => {
+                let (size, mut passage) = (unkept.size, Passage::new(unkept, 0));
+                timeout(self.first_byte_timeout, passage.prime()).await.unwrap_or(Err(CacheError::Late))?;
+                return Ok(Blob { size, outcome: Outcome::Bypass, source: Source::Unkept(Box::new(passage)) });
+            }
             Progress::Failed(error) => return Err(error),
             // A healthy upstream whose connections are all taken: it is our turn soon, and a 404 would send the client
             // away from what the others are getting.

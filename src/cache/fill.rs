@@ -5,16 +5,18 @@
 //! reader can complete a wrong blob. What has landed when upstream fails for good is kept, and gone on with next time.
 
 use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::error::CacheError;
-use super::flight::{Pilot, Progress, Streaming};
+use super::flight::{Pilot, Progress, Streaming, Unkept};
 use super::metrics::{Held, Metrics};
 use super::part::{Landed, Part, PartError, Source};
-use crate::oci::{Digest, Repository};
-use crate::storage::{BlobFile, Ingest, Link, StorageError, Store};
+use super::room::Rooms;
+use crate::oci::{Digest, Hasher, Repository};
+use crate::storage::{BlobFile, Ingest, Link, Room, StorageError, Store};
 use crate::task;
 use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
 
@@ -39,8 +41,12 @@ pub struct Fill {
     pub upstream: Upstream,
     /// Where it goes.
     pub store: Store,
+    /// Who makes room there.
+    pub rooms: Rooms,
     /// Counts.
     pub metrics: Metrics,
+    /// What readers go on from if the disk fails.
+    pub left: Mutex<Option<Unkept>>,
 }
 
 impl Fill {
@@ -52,11 +58,34 @@ impl Fill {
         drop(held);
         match result {
             Ok((blob, attempt)) => pilot.land(Progress::Done(blob, attempt)),
+            Err(CacheError::Storage(error)) if !error.is_mismatch() => {
+                tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a blob is passed on without being kept");
+                let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+                pilot.land(Progress::Unkept(left.unwrap_or_else(|| self.nothing())));
+            }
             Err(error) => {
                 tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a fill failed");
                 pilot.land(Progress::Failed(error));
             }
         }
+    }
+
+    /// Not a byte has come.
+    fn nothing(&self) -> Unkept {
+        let hasher = Hasher::new(self.digest.algorithm());
+        Unkept { size: self.announced, attempt: 0, beginning: None, hasher, origin: self.source() }
+    }
+
+    /// Should the disk fail now, readers go on from here.
+    fn note(&self, ingest: &Ingest, attempt: u32, size: Option<u64>) {
+        let beginning = Some((ingest.growing(), ingest.passed()));
+        let unkept = Unkept { size, attempt, beginning, hasher: ingest.hasher(), origin: self.source() };
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(unkept);
+    }
+
+    fn source(&self) -> Source {
+        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
+        Source { upstream, repo, digest }
     }
 
     async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
@@ -72,23 +101,37 @@ impl Fill {
     }
 
     async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Began)> {
-        let ingest = self.on_disk(|store, digest| store.ingest(digest)).await.map_err(|e| (e, Began::AtZero))?;
+        let begun = self.on_disk(|store, digest| store.ingest(digest)).await;
+        let (ingest, room) = begun.map_err(|error| (error, Began::AtZero))?;
         let began = if ingest.passed() > 0 { Began::Within } else { Began::AtZero };
-        let result = self.fill(pilot, attempt, ingest).await;
+        let result = self.fill(pilot, attempt, ingest, room).await;
         if let Err(CacheError::Mismatch { .. }) = result {
             self.metrics.upstream_mismatch();
         }
         result.map_err(|error| (error, began))
     }
 
-    async fn fill(&self, pilot: &Pilot, attempt: u32, ingest: Ingest) -> Result<BlobFile, CacheError> {
+    async fn fill(
+        &self,
+        pilot: &Pilot,
+        attempt: u32,
+        ingest: Ingest,
+        room: Room,
+    ) -> Result<BlobFile, CacheError> {
         let from = ingest.passed();
+        // Before upstream is asked for what could not be kept. A stranger's word on a length takes no room from others.
+        if let Some(size) = self.announced
+            && let Err(error) = self.rooms.cover_exactly(&room, size).await
+        {
+            self.set_aside(ingest, room).await;
+            return Err(error.into());
+        }
         let body = match self.open(from).await {
             Ok(body) => body,
             // The last attempt ended between its last byte and the commit.
-            Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, Some(from)).await,
+            Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, room, attempt, Some(from)).await,
             Err(error) => {
-                ingest.set_aside();
+                self.set_aside(ingest, room).await;
                 return Err(self.upstream_error(error));
             }
         };
@@ -96,18 +139,17 @@ impl Fill {
             ingest.discard();
             return Err(self.mismatch());
         };
-        // A stranger's word on a length takes no room away from others.
         let ingest = match self.announced {
             None => ingest,
-            Some(size) => task::blocking(move || ingest.reserve(size).map(|()| ingest)).await?,
+            Some(size) => self.set_apart(ingest, size).await?,
         };
-        let follower = Follower { ingest, size, attempt, pilot };
+        let follower = Follower { ingest, room: room.clone(), size, attempt, pilot };
         follower.show();
         let (Follower { ingest, .. }, poured) = self.pour(follower, body, from).await;
         match poured {
-            Ok(()) => self.finish(ingest, size).await,
+            Ok(()) => self.finish(ingest, room, attempt, size).await,
             Err(PartError::Upstream(error)) => {
-                ingest.set_aside();
+                self.set_aside(ingest, room).await;
                 Err(self.upstream_error(error))
             }
             Err(PartError::Cancelled) => Err(CacheError::Abandoned),
@@ -116,6 +158,7 @@ impl Fill {
                 Err(self.mismatch())
             }
             Err(PartError::Storage(error)) => {
+                self.note(&ingest, attempt, size);
                 ingest.discard();
                 Err(error.into())
             }
@@ -183,18 +226,45 @@ impl Fill {
     }
 
     fn part(&self, span: Span, follower: &Follower<'_>, landed: mpsc::Sender<Landed>) -> Part {
-        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
-        let source = Source { upstream, repo, digest };
         let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
-        Part::new(source, span, follower.size, limit, follower.ingest.landing(), landed)
+        let room = (self.rooms.clone(), follower.room.clone());
+        Part::new(self.source(), span, follower.size, limit, follower.ingest.landing(), room, landed)
     }
 
-    async fn finish(&self, ingest: Ingest, size: Option<u64>) -> Result<BlobFile, CacheError> {
+    async fn set_aside(&self, ingest: Ingest, room: Room) {
+        let (store, digest) = (self.store.clone(), self.digest);
+        task::blocking(move || store.set_aside(&digest, ingest, room)).await;
+    }
+
+    /// A disk that has less than it says is found out before the first byte.
+    async fn set_apart(&self, ingest: Ingest, size: u64) -> Result<Ingest, CacheError> {
+        let (ingest, done) = task::blocking(move || {
+            let done = ingest.reserve(size);
+            (ingest, done)
+        })
+        .await;
+        match done {
+            Ok(()) => Ok(ingest),
+            Err(error) => {
+                ingest.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        ingest: Ingest,
+        room: Room,
+        attempt: u32,
+        size: Option<u64>,
+    ) -> Result<BlobFile, CacheError> {
         if size.is_some_and(|size| size != ingest.passed()) {
             ingest.discard();
             return Err(self.mismatch());
         }
-        let committed = self.on_disk(move |store, digest| store.commit(digest, ingest)).await;
+        self.note(&ingest, attempt, Some(ingest.passed()));
+        let committed = self.on_disk(move |store, digest| store.commit(digest, ingest, room)).await;
         match committed {
             Err(CacheError::Storage(error)) if error.is_mismatch() => Err(self.mismatch()),
             Err(error) => Err(error),
@@ -240,6 +310,7 @@ enum Began {
 /// Goes behind what has landed: hashes it and shows it to the readers.
 struct Follower<'p> {
     ingest: Ingest,
+    room: Room,
     size: Option<u64>,
     attempt: u32,
     pilot: &'p Pilot,
@@ -247,13 +318,13 @@ struct Follower<'p> {
 
 impl<'p> Follower<'p> {
     async fn follow(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
-        let Follower { mut ingest, size, attempt, pilot } = self;
+        let Follower { mut ingest, room, size, attempt, pilot } = self;
         let (ingest, passed) = task::blocking(move || {
             let passed = ingest.pass(frontier);
             (ingest, passed)
         })
         .await;
-        let back = Follower { ingest, size, attempt, pilot };
+        let back = Follower { ingest, room, size, attempt, pilot };
         back.show();
         (back, passed)
     }

@@ -12,6 +12,7 @@ use super::ledger::{Ledger, OnBehalfOf};
 use super::metrics::Metrics;
 use super::origin::Origins;
 use super::outcome::Outcome;
+use super::room::Rooms;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
@@ -58,6 +59,7 @@ struct Inner {
     metrics: Metrics,
     clock: Clock,
     ledger: Ledger,
+    rooms: Rooms,
     hot: moka::sync::Cache<Key, StoredManifest>,
     announced: moka::sync::Cache<Key, u64>,
     fetches: SingleFlight<Key, StoredManifest>,
@@ -72,14 +74,21 @@ enum Found {
 
 impl Manifests {
     /// Manifests over `store`, fetched from `origins`.
-    pub fn new(store: Store, origins: Origins, metrics: Metrics, clock: Clock, ledger: Ledger) -> Manifests {
+    pub fn new(
+        store: Store,
+        origins: Origins,
+        metrics: Metrics,
+        clock: Clock,
+        ledger: Ledger,
+        rooms: Rooms,
+    ) -> Manifests {
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES)
             .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
             .build();
         let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
         let fetches = SingleFlight::new("manifest");
-        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, hot, announced, fetches }) }
+        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, fetches }) }
     }
 
     /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.
@@ -170,6 +179,15 @@ impl Manifests {
         }
         let (manifest, is_fallback) = self.inner.fetch(repository.clone(), &reference, reach, on_behalf_of).await?;
         Ok(Meaning { digest: manifest.digest, is_fallback })
+    }
+
+    /// What was remembered of these is forgotten: they were taken away.
+    pub fn forget(&self, repository: &Repository, digests: &[Digest]) {
+        for digest in digests {
+            let key = (repository.clone(), *digest);
+            self.inner.hot.invalidate(&key);
+            self.inner.announced.invalidate(&key);
+        }
     }
 
     /// How long a blob is, if a manifest of `repository` that was served lately says so.
@@ -263,17 +281,19 @@ impl Inner {
     async fn keep(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
         let (store, kept) = (self.store.clone(), manifest.clone());
         let (repository, digest) = key.clone();
-        let written = task::blocking(move || {
-            if store.blob(&digest)?.is_none() {
-                store.put(&digest, &kept.bytes)?;
+        let written = match self.rooms.reserve(kept.bytes.len() as u64).await {
+            Err(error) => Err(error),
+            Ok(room) => {
+                let work = move || {
+                    if store.blob(&digest)?.is_none() {
+                        store.put(&digest, &kept.bytes, room)?;
+                    }
+                    let link = Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 };
+                    store.add_link(&repository, &digest, link)
+                };
+                task::blocking(work).await
             }
-            store.add_link(
-                &repository,
-                &digest,
-                Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 },
-            )
-        })
-        .await;
+        };
         if let Err(error) = written {
             tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
         }

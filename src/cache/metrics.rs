@@ -18,6 +18,7 @@ pub struct Metrics {
     incomplete: IntCounterVec,
     fallback_tags: IntCounterVec,
     tags_gone: IntCounterVec,
+    evictions: IntCounterVec,
 }
 
 impl Metrics {
@@ -54,6 +55,12 @@ impl Metrics {
                 "Answers about a tag that came from a fallback.",
                 &["upstream"],
             ),
+            evictions: metric::counters(
+                registry,
+                "larder_cache_evictions_total",
+                "Images evicted, by why: room was waited for, the limit came near, or no tag reached them.",
+                &["reason"],
+            ),
             tags_gone: metric::counters(
                 registry,
                 "larder_tags_gone_total",
@@ -71,6 +78,11 @@ impl Metrics {
     /// A fallback said what a tag means.
     pub fn fallback_tag(&self, upstream: &oci::Registry) {
         self.fallback_tags.with_label_values(&[upstream.as_str()]).inc();
+    }
+
+    /// An image went.
+    pub fn evicted(&self, reason: &str) {
+        self.evictions.with_label_values(&[reason]).inc();
     }
 
     /// A tag is gone upstream.

@@ -10,6 +10,7 @@ mod blobs;
 mod completeness;
 mod completion;
 mod error;
+mod eviction;
 mod fill;
 mod flight;
 mod gate;
@@ -19,9 +20,11 @@ mod metrics;
 mod origin;
 mod outcome;
 mod part;
+mod passage;
 mod prefetch;
 mod recovery;
 mod referrers;
+mod room;
 mod settings;
 mod single_flight;
 mod stale;
@@ -30,12 +33,14 @@ mod tag_memory;
 mod tags;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
+pub use eviction::Pins;
 pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
 pub use origin::{OnDeleted, Origin};
@@ -48,6 +53,7 @@ pub use tag_list::TagList;
 use self::blobs::Blobs;
 use self::completeness::Completeness;
 use self::completion::Completion;
+use self::eviction::Keeper;
 use self::gate::Gate;
 use self::ledger::Ledger;
 use self::manifests::Manifests;
@@ -55,6 +61,7 @@ use self::metrics::Metrics;
 use self::origin::Origins;
 use self::prefetch::Prefetch;
 use self::referrers::Referrers;
+use self::room::Rooms;
 use self::tag_list::TagLists;
 use self::tags::Tags;
 use crate::clock::Clock;
@@ -103,6 +110,8 @@ pub struct Cache {
     prefetch: Prefetch,
     metrics: Metrics,
     ledger: Ledger,
+    // What makes room does so for as long as this is here.
+    _keeper: Arc<Keeper>,
 }
 
 impl Cache {
@@ -111,18 +120,31 @@ impl Cache {
         store: Store,
         origins: Vec<Origin>,
         settings: Settings,
+        pins: Pins,
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
         let Settings { lifetimes, first_byte_timeout, complete_indexes } = settings;
         let (metrics, origins, ledger) = (Metrics::new(registry), Origins::new(origins), Ledger::default());
         let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
-        let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone());
-        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), first_byte_timeout);
+        let (rooms, requests) = Rooms::new(store.clone());
+        let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone(), rooms.clone());
+        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), rooms, first_byte_timeout);
         let tags = Tags::new(store.clone(), of(), manifests.clone(), clock.clone(), lifetimes, counts());
         let completion = complete_indexes
             .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
         recovery::watch(&origins, &tags, clock);
+        let keeper = Arc::new(Keeper {
+            store: store.clone(),
+            origins: of(),
+            manifests: manifests.clone(),
+            tags: tags.downgrade(),
+            blobs: blobs.clone(),
+            pins,
+            metrics: counts(),
+            clock: clock.clone(),
+        });
+        eviction::begin(&keeper, requests);
         Cache {
             gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
             tag_lists: TagLists::new(store.clone(), of()),
@@ -138,6 +160,7 @@ impl Cache {
             completion,
             metrics,
             ledger,
+            _keeper: keeper,
         }
     }
 

@@ -63,15 +63,13 @@ impl Config {
     pub fn not_yet_in_effect(&self) -> Vec<String> {
         let (ours, defaults) = (as_toml(self), as_toml(&Config::default()));
         let default_of = |key: &str| Spot::top(&defaults).settings().into_iter().find(|spot| spot.key() == key);
-        let registry = self.registry.iter().map(|_| "[registry]: no private registry is served".to_owned());
         let settings = Spot::top(&ours).settings().into_iter().filter_map(|spot| {
             let key = spot.key();
-            let later = !is_in_effect(&key) && !key.starts_with("registry.");
-            let value = spot.value.filter(|_| later)?;
+            let value = spot.value.filter(|_| !is_in_effect(&key))?;
             let differs = default_of(&key).and_then(|spot| spot.value) != Some(value);
             differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
         });
-        registry.chain(settings).collect()
+        settings.collect()
     }
 
     /// The configuration as a file that gives it again, but for the passwords.

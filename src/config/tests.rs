@@ -142,7 +142,6 @@ fn what_this_version_does_not_do_yet_is_told() {
     assert_eq!(
         notes,
         [
-            "[registry]: no private registry is served",
             "cache.max_size = \"50GiB\"",
             "cache.pin = [\"library/alpine:*\"]",
             "upstream[docker.io].bandwidth = \"50MiB/s\"",

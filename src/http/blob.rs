@@ -1,6 +1,6 @@
 //! Blobs: GET, HEAD, and one range.
 
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
@@ -12,6 +12,7 @@ use super::manifest::not_modified;
 use crate::cache::{Blob, Cache, CacheError};
 use crate::oci::{ByteRange, Digest, Repository};
 use crate::server::FileSink;
+use crate::storage::BlobFile;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -60,6 +61,43 @@ pub async fn get<B>(
     Ok(Answer { response, outcome, subject, is_fallback: false })
 }
 
+/// A blob that lies here complete, or a part of it: for the repositories that are ours.
+pub fn of_file(
+    digest: &Digest,
+    blob: BlobFile,
+    request: &HeaderMap,
+    files: Option<FileSink>,
+) -> Result<Response<body::Body>, ApiError> {
+    let (builder, size) = (described(digest, Lifetime::Immutable), blob.size());
+    if headers::has(request, digest) {
+        return not_modified(builder);
+    }
+    match headers::range(request, digest) {
+        None => finish(sized(builder, Some(size)), body::file(blob, ByteRange { start: 0, end: size }, files)),
+        Some(range) => {
+            let range = range.of(size).ok_or_else(|| ApiError::unsatisfiable(size))?;
+            finish(partial(builder, range, size), body::file(blob, range, files))
+        }
+    }
+}
+
+/// That a blob is there, and how long it is.
+pub fn of_size(digest: &Digest, size: u64, request: &HeaderMap) -> Result<Response<body::Body>, ApiError> {
+    let builder = described(digest, Lifetime::Immutable);
+    if headers::has(request, digest) {
+        not_modified(builder)
+    } else {
+        finish(sized(builder, Some(size)), body::empty())
+    }
+}
+
+fn partial(builder: Builder, range: ByteRange, size: u64) -> Builder {
+    builder
+        .status(StatusCode::PARTIAL_CONTENT)
+        .header(header::CONTENT_RANGE, range.content_range(size))
+        .header(header::CONTENT_LENGTH, range.length())
+}
+
 fn described(digest: &Digest, lifetime: Lifetime) -> Builder {
     headers::content(Response::builder(), digest, lifetime)
         .header(header::CONTENT_TYPE, OCTETS)
@@ -71,7 +109,7 @@ fn sized(builder: Builder, size: Option<u64>) -> Builder {
 }
 
 fn whole(digest: &Digest, blob: Blob, files: Option<FileSink>) -> Result<Response<body::Body>, ApiError> {
-    let files = files.filter(|_| blob.size.is_some());
+    let files = files.filter(|_| blob.size.is_some() && blob.is_on_disk());
     let builder = sized(described(digest, Lifetime::Immutable), blob.size);
     finish(builder, body::blob(blob.read(None), files))
 }
@@ -86,9 +124,5 @@ fn part(
     // A part of what is still on its way is not verified yet: nobody may keep it for that.
     let files = files.filter(|_| blob.is_on_disk());
     let lifetime = if blob.is_kept() { Lifetime::Immutable } else { Lifetime::Changing };
-    let builder = described(digest, lifetime)
-        .status(StatusCode::PARTIAL_CONTENT)
-        .header(header::CONTENT_RANGE, range.content_range(size))
-        .header(header::CONTENT_LENGTH, range.length());
-    finish(builder, body::blob(blob.read(Some(range)), files))
+    finish(partial(described(digest, lifetime), range, size), body::blob(blob.read(Some(range)), files))
 }

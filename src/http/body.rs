@@ -10,8 +10,13 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, SizeHint};
 
 use crate::cache::{BlobReader, BrokenStream};
+use crate::oci::ByteRange;
 use crate::server::{FileSink, Region};
-use crate::storage::Extent;
+use crate::storage::{BlobFile, Extent};
+use crate::task;
+
+/// Bytes read at a time where they are not sent from the file.
+const CHUNK: usize = 256 << 10;
 
 /// An answer's body. Its error cuts the connection: nobody may take what was sent for the whole.
 pub struct Body {
@@ -47,6 +52,33 @@ pub fn blob(reader: BlobReader, files: Option<FileSink>) -> Body {
             },
         };
         Ok(bytes.map(|bytes| (Frame::data(bytes), (reader, files))))
+    });
+    Body { content: Content::Blob(StreamBody::new(frames).boxed_unsync()) }
+}
+
+/// A part of a file. With `files` its bytes are sent from where they lie; the answer must announce its length then.
+pub fn file(blob: BlobFile, range: ByteRange, files: Option<FileSink>) -> Body {
+    let frames = stream::try_unfold((blob, range, files), |(blob, mut range, files)| async move {
+        if range.start >= range.end {
+            return Ok(None);
+        }
+        let longest = if files.is_some() { FileSink::LONGEST } else { CHUNK };
+        let length = usize::try_from(range.length()).map_or(longest, |length| length.min(longest));
+        let extent = blob.extent(range.start, length);
+        range.start += length as u64;
+        // What is in memory is sent or copied at once; a cold page would hold up everybody on this thread.
+        if !extent.is_resident()? {
+            let loading = extent.clone();
+            task::blocking(move || loading.load()).await?;
+        }
+        let bytes = match &files {
+            Some(files) => {
+                let Extent { file, offset, length } = extent;
+                files.enqueue(Region { file, offset, length })?
+            }
+            None => extent.read()?,
+        };
+        Ok::<_, BrokenStream>(Some((Frame::data(bytes), (blob, range, files))))
     });
     Body { content: Content::Blob(StreamBody::new(frames).boxed_unsync()) }
 }

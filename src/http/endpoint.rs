@@ -8,9 +8,10 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
-use crate::oci::{Digest, DigestError, NameError, Reference, RepoName};
+use crate::oci::{Algorithm, Digest, DigestError, NameError, Reference, RepoName, Tag};
+use crate::storage::UploadId;
 
-/// What a `GET` or `HEAD` below `/v2/` asks for.
+/// What a request below `/v2/` is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// `/v2/`
@@ -21,10 +22,36 @@ pub enum Endpoint {
     Manifest(RepoName, Reference),
     /// `/v2/<name>/blobs/<digest>`
     Blob(RepoName, Digest),
+    /// `/v2/<name>/blobs/uploads/`: to begin one
+    Uploads(RepoName, Begin),
+    /// `/v2/<name>/blobs/uploads/<id>`, with the digest that ends it
+    Upload(RepoName, UploadId, Option<Digest>),
     /// `/v2/<name>/tags/list`
     Tags(RepoName, Page),
-    /// `/v2/<name>/referrers/<digest>`, with the artifact type that is wanted
-    Referrers(RepoName, Digest, Option<String>),
+    /// `/v2/<name>/referrers/<digest>`, with which of them are wanted
+    Referrers(RepoName, Digest, Wanted),
+}
+
+/// Which referrers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Of this artifact type only.
+    pub artifact_type: Option<String>,
+    /// Those after this one.
+    pub last: Option<Digest>,
+}
+
+/// How an upload is to begin, or to be spared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Begin {
+    /// The body is all of this blob.
+    pub digest: Option<Digest>,
+    /// This blob may be here already.
+    pub mount: Option<Digest>,
+    /// In this repository.
+    pub from: Option<RepoName>,
+    /// The algorithm of the digest that will end it.
+    pub algorithm: Option<Algorithm>,
 }
 
 /// Which part of a list.
@@ -43,6 +70,8 @@ pub struct Target {
     pub endpoint: Endpoint,
     /// `?ns=`
     pub ns: Option<String>,
+    /// `?tag=`: what a manifest that is pushed by digest is to be called, too.
+    pub tags: Vec<Tag>,
 }
 
 /// Why a path or query means nothing.
@@ -60,6 +89,12 @@ pub enum TargetError {
     /// The digest.
     #[error("{0}")]
     Digest(DigestError),
+    /// What stands where the name of an upload belongs.
+    #[error("there is no such upload: take its address from the Location that began it")]
+    Upload,
+    /// More tags than are taken at once.
+    #[error("at most {MAX_TAGS} tags in one request")]
+    TooManyTags,
     /// `n` or `last`.
     #[error("n must be a number of entries, and last the text of one")]
     Page,
@@ -67,6 +102,9 @@ pub enum TargetError {
     #[error("the address is not valid percent-encoded text")]
     Encoding,
 }
+
+/// Most `tag` parameters in one request; the specification wants 10 at least.
+pub const MAX_TAGS: usize = 100;
 
 impl Endpoint {
     /// The endpoint's name in logs and metrics; one of a closed set.
@@ -76,8 +114,22 @@ impl Endpoint {
             Endpoint::Catalog(_) => "catalog",
             Endpoint::Manifest(..) => "manifest",
             Endpoint::Blob(..) => "blob",
+            Endpoint::Uploads(..) | Endpoint::Upload(..) => "upload",
             Endpoint::Tags(..) => "tags",
             Endpoint::Referrers(..) => "referrers",
+        }
+    }
+
+    /// The repository that it is about, if it is about one.
+    pub fn repository(&self) -> Option<&RepoName> {
+        match self {
+            Endpoint::Base | Endpoint::Catalog(_) => None,
+            Endpoint::Manifest(name, _)
+            | Endpoint::Blob(name, _)
+            | Endpoint::Uploads(name, _)
+            | Endpoint::Upload(name, ..)
+            | Endpoint::Tags(name, _)
+            | Endpoint::Referrers(name, ..) => Some(name),
         }
     }
 }
@@ -90,7 +142,9 @@ impl Target {
     pub fn parse(path: &str, query: Option<&str>) -> Result<Target, TargetError> {
         let query = Query::parse(query.unwrap_or_default())?;
         let endpoint = endpoint(path, &query)?;
-        Ok(Target { endpoint, ns: query.ns })
+        let tags = query.tags.iter().map(|tag| tag.parse().map_err(TargetError::Reference));
+        let tags = tags.collect::<Result<Vec<Tag>, TargetError>>()?;
+        Ok(Target { endpoint, ns: query.ns, tags })
     }
 }
 
@@ -104,15 +158,28 @@ fn endpoint(path: &str, query: &Query) -> Result<Endpoint, TargetError> {
     }
     let (rest, last) = rest.rsplit_once('/').ok_or(TargetError::NotFound)?;
     let (name, kind) = rest.rsplit_once('/').ok_or(TargetError::NotFound)?;
-    let name = || segment_text(name)?.parse::<RepoName>().map_err(TargetError::Name);
+    let parse_name = |name| segment_text(name)?.parse::<RepoName>().map_err(TargetError::Name);
+    let name_of_upload = name.strip_suffix("/blobs").filter(|_| kind == "uploads");
+    let name = || parse_name(name);
     let last = segment_text(last)?;
+    if let Some(name) = name_of_upload {
+        return match last.as_ref() {
+            "" => Ok(Endpoint::Uploads(parse_name(name)?, query.begin()?)),
+            id => {
+                let digest = query.digest.as_deref().map(parse_digest).transpose()?;
+                Ok(Endpoint::Upload(parse_name(name)?, id.parse().map_err(|()| TargetError::Upload)?, digest))
+            }
+        };
+    }
     match (kind, last.as_ref()) {
+        ("blobs", "uploads") => Ok(Endpoint::Uploads(name()?, query.begin()?)),
         ("manifests", reference) => Ok(Endpoint::Manifest(name()?, reference.parse().map_err(TargetError::Reference)?)),
         ("blobs", digest) => Ok(Endpoint::Blob(name()?, digest.parse().map_err(TargetError::Digest)?)),
         ("tags", "list") => Ok(Endpoint::Tags(name()?, query.page()?)),
         ("referrers", digest) => {
             let digest = digest.parse().map_err(TargetError::Digest)?;
-            Ok(Endpoint::Referrers(name()?, digest, query.artifact_type.clone()))
+            let last = query.last.as_deref().and_then(|last| last.parse().ok());
+            Ok(Endpoint::Referrers(name()?, digest, Wanted { artifact_type: query.artifact_type.clone(), last }))
         }
         _ => Err(TargetError::NotFound),
     }
@@ -134,9 +201,18 @@ fn decode(text: &str) -> Result<String, TargetError> {
     percent_decode_str(text).decode_utf8().map(Cow::into_owned).map_err(|_| TargetError::Encoding)
 }
 
+fn parse_digest(text: &str) -> Result<Digest, TargetError> {
+    text.parse().map_err(TargetError::Digest)
+}
+
 #[derive(Default)]
 struct Query {
     ns: Option<String>,
+    digest: Option<String>,
+    mount: Option<String>,
+    from: Option<String>,
+    digest_algorithm: Option<String>,
+    tags: Vec<String>,
     n: Option<String>,
     last: Option<String>,
     artifact_type: Option<String>,
@@ -153,6 +229,15 @@ impl Query {
                 "n" => &mut query.n,
                 "last" => &mut query.last,
                 "artifactType" => &mut query.artifact_type,
+                "digest" => &mut query.digest,
+                "mount" => &mut query.mount,
+                "from" => &mut query.from,
+                "digest-algorithm" => &mut query.digest_algorithm,
+                "tag" if query.tags.len() >= MAX_TAGS => return Err(TargetError::TooManyTags),
+                "tag" => {
+                    query.tags.push(decode(value)?);
+                    continue;
+                }
                 _ => continue,
             };
             if slot.is_none() {
@@ -162,6 +247,22 @@ impl Query {
         // A media type's plus sign is sent as it is by many.
         query.artifact_type = query.artifact_type.map(|value| value.replace(' ', "+"));
         Ok(query)
+    }
+
+    fn begin(&self) -> Result<Begin, TargetError> {
+        let algorithm = match self.digest_algorithm.as_deref() {
+            None => None,
+            Some(name) => {
+                let known = Algorithm::ALL.into_iter().find(|known| known.as_str() == name);
+                Some(known.ok_or(TargetError::Digest(DigestError::Unsupported))?)
+            }
+        };
+        Ok(Begin {
+            digest: self.digest.as_deref().map(parse_digest).transpose()?,
+            mount: self.mount.as_deref().map(parse_digest).transpose()?,
+            from: self.from.as_deref().map(|from| from.parse().map_err(TargetError::Name)).transpose()?,
+            algorithm,
+        })
     }
 
     fn page(&self) -> Result<Page, TargetError> {
@@ -217,11 +318,43 @@ mod tests {
             endpoint("/v2/_catalog?n=10&last=a%2Fb"),
             Endpoint::Catalog(Page { n: Some(10), last: Some("a/b".into()) })
         );
-        let with_type = endpoint(&format!("/v2/a/referrers/{DIGEST}?artifactType=application/x%2By"));
-        assert!(matches!(with_type, Endpoint::Referrers(_, _, Some(kind)) if kind == "application/x+y"));
-        let bare_plus = endpoint(&format!("/v2/a/referrers/{DIGEST}?artifactType=application/x+y"));
-        assert!(matches!(bare_plus, Endpoint::Referrers(_, _, Some(kind)) if kind == "application/x+y"));
+        for query in ["artifactType=application/x%2By", "artifactType=application/x+y"] {
+            let wanted = Wanted { artifact_type: Some("application/x+y".into()), last: None };
+            let found = endpoint(&format!("/v2/a/referrers/{DIGEST}?{query}"));
+            assert_eq!(found, Endpoint::Referrers("a".parse().unwrap(), DIGEST.parse().unwrap(), wanted));
+        }
         assert_eq!(parse("/v2/a/tags/list?ns=docker.io").unwrap().ns.as_deref(), Some("docker.io"));
+    }
+
+    #[test]
+    fn uploads_are_read_from_the_right_too() {
+        let id = "0123456789abcdef0123456789abcdef";
+        let name: RepoName = "a/blobs/uploads".parse().unwrap();
+        let begun = |query: &str| match endpoint(&format!("/v2/a/blobs/uploads/blobs/uploads/{query}")) {
+            Endpoint::Uploads(found, begin) if found == name => begin,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(begun(""), Begin::default());
+        let mount = begun(&format!("?from=b%2Fc&mount={}", DIGEST.replace(':', "%3A")));
+        assert_eq!((&mount.mount, &mount.from), (&DIGEST.parse().ok(), &"b/c".parse().ok()));
+        assert_eq!(begun(&format!("?mount={DIGEST}&from=b/c")), mount, "the order does not matter");
+        assert_eq!(begun("?digest-algorithm=sha512").algorithm, Some(Algorithm::Sha512));
+        assert_eq!(endpoint("/v2/a/blobs/uploads"), Endpoint::Uploads("a".parse().unwrap(), Begin::default()));
+        let parsed = endpoint(&format!("/v2/a/blobs/uploads/{id}?digest={DIGEST}"));
+        assert_eq!(parsed, Endpoint::Upload("a".parse().unwrap(), id.parse().unwrap(), DIGEST.parse().ok()));
+        for (target, error) in [
+            ("/v2/a/blobs/uploads/?digest=sha256:zz", TargetError::Digest(DigestError::Malformed)),
+            ("/v2/a/blobs/uploads/?digest-algorithm=md5", TargetError::Digest(DigestError::Unsupported)),
+            ("/v2/a/blobs/uploads/?mount=x", TargetError::Digest(DigestError::Malformed)),
+            ("/v2/a/blobs/uploads/..", TargetError::Upload),
+            ("/v2/a/uploads/x", TargetError::NotFound),
+            ("/v2/a/manifests/x?tag=..", TargetError::Reference(NameError::Tag)),
+        ] {
+            assert_eq!(parse(target), Err(error), "{target}");
+        }
+        let tagged = |count| parse(&format!("/v2/a/manifests/x?{}", "tag=b&".repeat(count)));
+        assert_eq!(tagged(MAX_TAGS).unwrap().tags.len(), MAX_TAGS);
+        assert_eq!(tagged(MAX_TAGS + 1), Err(TargetError::TooManyTags));
     }
 
     #[test]
@@ -249,7 +382,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_path_makes_it_panic(path in "(/v2)?[/a-z0-9%.:_@-]{0,60}", query in "[a-z0-9=&%+]{0,30}") {
+        fn no_path_makes_it_panic(path in "(/v2)?[/a-z0-9%.:_@-]{0,60}", query in "[a-z0-9=&%+-]{0,30}") {
             let _ = Target::parse(&path, Some(&query));
         }
     }

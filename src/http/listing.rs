@@ -21,6 +21,15 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Most entries of a list in one answer, whatever the client asks for.
 pub const MAX_PAGE: usize = 1000;
 
+/// A list of tags.
+#[derive(Serialize)]
+pub struct Tags<'a> {
+    /// The repository's name, as the client knows it.
+    pub name: &'a RepoName,
+    /// Its tags.
+    pub tags: &'a [crate::oci::Tag],
+}
+
 /// The tags of a repository. `asked` is the name that the client knows it by.
 pub async fn tags(
     cache: &Cache,
@@ -30,11 +39,6 @@ pub async fn tags(
     namespace: Option<&str>,
     method: &Method,
 ) -> Result<Answer, ApiError> {
-    #[derive(Serialize)]
-    struct Tags<'a> {
-        name: &'a RepoName,
-        tags: &'a [crate::oci::Tag],
-    }
     let n = page.n.map(|n| n.min(MAX_PAGE));
     if n == Some(0) {
         let response = json(Response::builder(), &Tags { name: asked, tags: &[] }, method)?;
@@ -103,8 +107,8 @@ fn parse_repository(text: &str) -> Option<Repository> {
     Some(Repository { registry: registry.parse().ok()?, name: name.parse().ok()? })
 }
 
-/// A relative address, because a proxy in front may have another scheme and host than we know of.
-fn next_page(builder: Builder, path: &str, n: Option<usize>, last: Option<&str>, ns: Option<&str>) -> Builder {
+/// Where the list goes on, if it does. A relative address, because a proxy in front may have another scheme and host than we know of.
+pub fn next_page(builder: Builder, path: &str, n: Option<usize>, last: Option<&str>, ns: Option<&str>) -> Builder {
     let Some(last) = last else { return builder };
     let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
     let n = n.map(|n| format!("n={n}&")).unwrap_or_default();
@@ -112,7 +116,8 @@ fn next_page(builder: Builder, path: &str, n: Option<usize>, last: Option<&str>,
     builder.header(header::LINK, format!("<{path}?{n}last={}{ns}>; rel=\"next\"", encode(last)))
 }
 
-fn json(builder: Builder, value: &impl Serialize, method: &Method) -> Result<Response<body::Body>, ApiError> {
+/// A list as JSON, or what would be said of it.
+pub fn json(builder: Builder, value: &impl Serialize, method: &Method) -> Result<Response<body::Body>, ApiError> {
     let text = serde_json::to_vec(value).map_err(|error| ApiError::new(ErrorCode::Unknown, error.to_string()))?;
     let typed = builder.headers_ref().is_some_and(|headers| headers.contains_key(header::CONTENT_TYPE));
     let builder = if typed { builder } else { builder.header(header::CONTENT_TYPE, JSON) };

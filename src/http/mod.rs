@@ -10,23 +10,32 @@ mod body;
 mod endpoint;
 mod error;
 mod headers;
+mod hosted;
 mod listing;
 mod manifest;
 mod metrics;
 mod record;
+mod registry;
+mod render;
 
 use std::sync::Arc;
 
-use hyper::header::{self, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 
-use self::answer::{Answer, finish};
-use self::endpoint::{Endpoint, Target};
+use self::hosted::Asked;
+pub use self::hosted::Ours;
+pub use self::metrics::Metrics;
+pub use self::registry::Registry;
+
+use self::answer::Answer;
+use self::endpoint::{Endpoint, Target, TargetError};
 use self::error::ApiError;
-use self::metrics::Metrics;
 use self::record::{Record, Recorded};
+use self::render::{base, render};
 use crate::cache::Cache;
 use crate::clock::Clock;
+use crate::oci::RepoName;
 use crate::routing::{Route, Routes};
 use crate::server::{self, Peer};
 
@@ -39,14 +48,16 @@ pub struct Mirror {
 struct Inner {
     cache: Arc<Cache>,
     routes: Routes,
+    // None: there is no private registry, and every name is an upstream's.
+    ours: Option<Ours>,
     clock: Clock,
     metrics: Metrics,
 }
 
 impl Mirror {
-    /// The door to `cache`.
-    pub fn new(cache: Arc<Cache>, routes: Routes, clock: Clock, registry: &prometheus::Registry) -> Mirror {
-        Mirror { inner: Arc::new(Inner { cache, routes, clock, metrics: Metrics::new(registry) }) }
+    /// The door to `cache`. Names that are `ours` are never looked for there.
+    pub fn new(cache: Arc<Cache>, routes: Routes, ours: Option<Ours>, clock: Clock, metrics: Metrics) -> Mirror {
+        Mirror { inner: Arc::new(Inner { cache, routes, ours, clock, metrics }) }
     }
 
     /// Answers one request. A request's body is never read.
@@ -78,16 +89,23 @@ impl Inner {
         }
         let (method, headers) = (request.method(), request.headers());
         if method != Method::GET && method != Method::HEAD {
-            return Err(ApiError::read_only());
+            return Err(match &self.ours {
+                Some(ours) => ApiError::not_hosted_by_mirror(ours.access.patterns()),
+                None => ApiError::read_only(),
+            });
         }
         let target = Target::parse(request.uri().path(), request.uri().query())?;
         record.endpoint(target.endpoint.name());
         let Peer { address, files, .. } = peer;
         let (ns, client) = (target.ns.as_deref(), address.ip());
+        if let Some((ours, name)) = self.our_name(&target.endpoint, ns) {
+            return hosted::shown(ours, &name, &target.endpoint, Asked { method, headers }, files).await;
+        }
         let cache = &self.cache;
         match &target.endpoint {
             Endpoint::Base => base(method),
             Endpoint::Catalog(page) => listing::catalog(cache, page, method).await,
+            Endpoint::Uploads(..) | Endpoint::Upload(..) => Err(TargetError::NotFound.into()),
             Endpoint::Manifest(name, reference) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
                 let answer = manifest::get(cache, &repository, reference, method, headers, client).await;
@@ -102,22 +120,28 @@ impl Inner {
                 let answer = listing::tags(cache, &repository, name, page, namespace.as_deref(), method).await;
                 in_namespace(answer, namespace)
             }
-            Endpoint::Referrers(name, digest, artifact_type) => {
+            Endpoint::Referrers(name, digest, wanted) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
-                let artifact_type = artifact_type.as_deref();
-                let answer = listing::referrers(cache, &repository, digest, artifact_type, method, client).await;
+                let kind = wanted.artifact_type.as_deref();
+                let answer = listing::referrers(cache, &repository, digest, kind, method, client).await;
                 in_namespace(answer, namespace)
             }
         }
     }
 }
 
-/// `/v2/` answers 200 at once, whatever the upstream's state: Docker waits up to 15 s for it on every pull.
-fn base(method: &Method) -> Result<Answer, ApiError> {
-    let builder =
-        Response::builder().header(header::CONTENT_TYPE, "application/json").header(header::CONTENT_LENGTH, 2);
-    let body = if method == Method::HEAD { body::empty() } else { body::full("{}") };
-    finish(builder, body).map(Answer::plain)
+impl Inner {
+    /// The name that a request is about, if it is one of ours: so it is never looked up anywhere else. What goes to the
+    /// default upstream is compared as that would be asked, too, for there `alpine` is `library/alpine`.
+    fn our_name(&self, endpoint: &Endpoint, ns: Option<&str>) -> Option<(&Ours, RepoName)> {
+        let (ours, asked) = (self.ours.as_ref()?, endpoint.repository()?);
+        if ours.access.is_hosted(asked) {
+            return Some((ours, asked.clone()));
+        }
+        let routed = self.routes.route(asked, ns).ok()?.repository;
+        let hosted = self.routes.is_default(&routed.registry) && ours.access.is_hosted(&routed.name);
+        hosted.then_some((ours, routed.name))
+    }
 }
 
 /// Tells the client that its `ns` decided (distribution-spec, "Proxying").
@@ -127,28 +151,4 @@ fn in_namespace(answer: Result<Answer, ApiError>, namespace: Option<String>) -> 
         answer.response.headers_mut().insert(headers::NAMESPACE, namespace);
     }
     Ok(answer)
-}
-
-fn range_of_none(size: u64) -> HeaderValue {
-    HeaderValue::try_from(format!("bytes */{size}")).unwrap_or(HeaderValue::from_static("bytes */*"))
-}
-
-fn render(error: &ApiError, method: &Method) -> Response<body::Body> {
-    let text = error.body();
-    let length = text.len();
-    let mut response = Response::new(if method == Method::HEAD { body::empty() } else { body::full(text) });
-    *response.status_mut() = error.status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    if let Some(size) = error.unsatisfiable {
-        headers.insert(header::CONTENT_RANGE, range_of_none(size));
-    }
-    if let Some(after) = error.retry_after {
-        headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs()));
-    }
-    if error.code == crate::oci::ErrorCode::Unsupported && error.status == hyper::StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
-    response
 }

@@ -40,6 +40,8 @@ pub enum ManifestError {
 pub struct Manifest {
     /// Its own media type.
     pub media_type: MediaType,
+    /// Whether it says so itself.
+    pub names_its_type: bool,
     /// An image's config.
     pub config: Option<Descriptor>,
     /// An image's layers, or an artifact's.
@@ -101,6 +103,7 @@ impl Manifest {
         }
         let manifest = Manifest {
             media_type,
+            names_its_type: document.media_type.is_some(),
             config: document.config,
             layers: document.layers.unwrap_or_default(),
             manifests: document.manifests.unwrap_or_default(),

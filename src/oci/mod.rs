@@ -10,6 +10,7 @@ pub mod error_code;
 pub mod manifest;
 pub mod media_type;
 pub mod name;
+pub mod referrer;
 
 pub use byte_range::{ByteRange, RangeHeader};
 pub use descriptor::{Descriptor, Platform};
@@ -18,3 +19,4 @@ pub use error_code::ErrorCode;
 pub use manifest::{Manifest, ManifestError};
 pub use media_type::MediaType;
 pub use name::{NameError, Reference, Registry, RepoName, Repository, Tag};
+pub use referrer::Referrer;

@@ -57,6 +57,16 @@ impl BlobFile {
 }
 
 impl Extent {
+    /// A place in memory that can be sent like one in a file.
+    ///
+    /// # Errors
+    /// The system gives no memory, or no descriptor.
+    pub fn in_memory(bytes: &[u8]) -> io::Result<Extent> {
+        let file = File::from(rustix::fs::memfd_create("larder", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all_at(bytes, 0)?;
+        Ok(Extent { file: Arc::new(file), offset: 0, length: bytes.len() })
+    }
+
     /// Reads it; blocks.
     ///
     /// # Errors

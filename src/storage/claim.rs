@@ -94,7 +94,7 @@ fn is_foreign(layout: &Layout) -> Result<bool, StorageError> {
 }
 
 fn prepare(layout: &Layout, now: SystemTime) -> Result<(), StorageError> {
-    for directory in [layout.cached(), layout.quarantine(), layout.ingest()] {
+    for directory in [layout.cached(), layout.hosted(), layout.uploads(), layout.quarantine(), layout.ingest()] {
         durable::create_directory(&directory)?;
     }
     clear_ingest(layout, now)?;

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{NamedTempFile, TempPath};
 
@@ -62,33 +62,104 @@ pub fn replace(path: &Path, staging: &Path, content: &[u8]) -> Result<(), Storag
     if let Some(directory) = path.parent() {
         create_directory(directory)?;
     }
-    let sum = format!("{:08x} ", crc32fast::hash(content));
-    write(path, staging, &[sum.as_bytes(), content, b"\n"])
+    write(path, staging, &[&summed(content)])
 }
 
-/// Takes the small file at `path` away, durably. One that is not there is no error.
-pub fn remove(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Ok(()) => path.parent().map_or(Ok(()), sync_directory),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(()),
-        Err(error) => Err(StorageError::io("removing", path)(error)),
-    }
+fn summed(content: &[u8]) -> Vec<u8> {
+    let sum = format!("{:08x} ", crc32fast::hash(content));
+    [sum.as_bytes(), content, b"\n"].concat()
+}
+
+/// What a small file turned out to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Small {
+    /// It is not there.
+    Absent,
+    /// It is there, and not what was written.
+    Damaged,
+    /// What was written.
+    Whole(Vec<u8>),
 }
 
 /// Reads what [`replace`] wrote. A file that is damaged counts as absent, and a log line says so.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    Ok(match look(path)? {
+        Small::Whole(content) => Some(content),
+        Small::Absent => None,
+        Small::Damaged => {
+            tracing::warn!(path = %path.display(), "a small file is damaged and counts as absent");
+            None
+        }
+    })
+}
+
+/// Reads what [`replace`] wrote, where damage is not to be passed over: nobody else has what stood there.
+pub fn read_ours(path: &Path) -> Result<Option<Vec<u8>>, StorageError> {
+    match look(path)? {
+        Small::Whole(content) => Ok(Some(content)),
+        Small::Absent => Ok(None),
+        Small::Damaged => Err(StorageError::Damaged { path: path.to_owned() }),
+    }
+}
+
+/// Reads what [`replace`] wrote.
+pub fn look(path: &Path) -> Result<Small, StorageError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(None);
+            return Ok(Small::Absent);
         }
         Err(error) => return Err(StorageError::io("reading", path)(error)),
     };
-    let content = unsum(&bytes);
-    if content.is_none() {
-        tracing::warn!(path = %path.display(), "a small file is damaged and counts as absent");
+    Ok(unsum(&bytes).map_or(Small::Damaged, |content| Small::Whole(content.to_vec())))
+}
+
+/// Removes a file for good. Says whether it was there.
+pub fn remove(path: &Path) -> Result<bool, StorageError> {
+    match fs::remove_file(path) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(false);
+        }
+        Err(error) => return Err(StorageError::io("removing", path)(error)),
     }
-    Ok(content.map(<[u8]>::to_vec))
+    path.parent().map_or(Ok(()), sync_directory)?;
+    Ok(true)
+}
+
+/// A small file that need not outlive a power cut, only the process: what [`replace`] writes, without its syncs.
+pub fn note(path: &Path, content: &[u8]) -> Result<(), StorageError> {
+    fs::write(path, summed(content)).map_err(StorageError::io("writing", path))
+}
+
+/// Whether there is nothing in a directory, or no directory.
+pub fn is_empty(directory: &Path) -> Result<bool, StorageError> {
+    match fs::read_dir(directory) {
+        Ok(mut listing) => Ok(listing.next().is_none()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(true),
+        Err(error) => Err(StorageError::io("listing", directory)(error)),
+    }
+}
+
+/// The names in a directory of ours, and where they are. One that is not there has none; a name that is not UTF-8 is none
+/// of ours.
+pub fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>, StorageError> {
+    let failed = || StorageError::io("listing", directory);
+    let listing = match fs::read_dir(directory) {
+        Ok(listing) => listing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(failed()(error)),
+    };
+    let mut entries = Vec::new();
+    for entry in listing {
+        let entry = entry.map_err(failed())?;
+        if let Ok(name) = entry.file_name().into_string() {
+            entries.push((name, entry.path()));
+        }
+    }
+    Ok(entries)
 }
 
 fn unsum(bytes: &[u8]) -> Option<&[u8]> {

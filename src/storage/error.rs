@@ -18,6 +18,9 @@ pub enum StorageError {
         /// Where.
         path: PathBuf,
     },
+    /// The cache may not use more of the disk.
+    #[error("the cache is full: max_size or min_free leaves no room for it, and nothing may be evicted")]
+    NoRoom,
     /// Any other failure of the file system.
     #[error("{doing} {path}: {source}")]
     Io {
@@ -31,6 +34,20 @@ pub enum StorageError {
     /// The server is stopping: what is not kept yet is fetched again another time.
     #[error("the server is stopping")]
     Closed,
+    /// A small file of a hosted repository is not what was written.
+    #[error("{path} is damaged: restore it from a backup, or push what it was about again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A hosted repository holds it, and its file is gone or damaged.
+    #[error("{digest} was pushed here and is lost: its file is missing or damaged; push it again")]
+    Lost {
+        /// What is lost.
+        digest: Digest,
+        /// Whether that was not known before.
+        new: bool,
+    },
     /// The bytes that came are not those that were asked for.
     #[error("the bytes hash to {actual}, not to {expected}")]
     DigestMismatch {

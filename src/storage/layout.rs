@@ -1,6 +1,6 @@
 //! Every path below the data directory, and nothing else: the only file that joins paths.
 //!
-//! Paths are built from checked types alone ([`Digest`], [`Repository`], [`Tag`]), whose texts are plain file names, so
+//! Paths are built from checked types alone ([`Digest`], [`Repository`], [`Tag`], [`UploadId`]), whose texts are plain file names, so
 //! none of them can point outside. Directories of ours begin with an underscore where repository components stand,
 //! which those never do.
 //!
@@ -12,13 +12,18 @@
 //! cached/docker.io/library/alpine/_tags/     what its tags meant when upstream was last asked
 //! cached/docker.io/library/alpine/_referrers/
 //! cached/docker.io/library/alpine/_public    whether anyone may pull from it, as upstream said when last asked
+//! hosted/golden/python/_links/               the same for a repository of ours, which clients push to
+//! hosted/golden/python/_tags/
+//! hosted/golden/python/_referrers/sha256-…/  what refers to that manifest, one file each
+//! uploads/                                   what clients are pushing
 //! quarantine/                                content that was found to be wrong
 //! index/ index.epoch                         sled; can be deleted while nothing runs
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use crate::oci::{Algorithm, Digest, Repository, Tag};
+use super::upload_id::UploadId;
+use crate::oci::{Algorithm, Digest, RepoName, Repository, Tag};
 
 const LINKS: &str = "_links";
 const TAGS: &str = "_tags";
@@ -98,41 +103,84 @@ impl Layout {
     }
 
     /// One cached repository.
-    pub fn repository(&self, repository: &Repository) -> PathBuf {
-        let mut path = self.root.join("cached");
+    pub fn repository(&self, repository: &Repository) -> RepositoryDirectory {
+        let mut path = self.cached();
         path.push(repository.registry.as_str());
         path.extend(repository.name.components());
-        path
+        RepositoryDirectory(path)
     }
 
-    /// A repository's links.
-    pub fn links(&self, repository: &Repository) -> PathBuf {
-        self.repository(repository).join(LINKS)
+    /// All hosted repositories.
+    pub fn hosted(&self) -> PathBuf {
+        self.root.join("hosted")
     }
 
-    /// That a repository may be asked for a digest.
-    pub fn link(&self, repository: &Repository, digest: &Digest) -> PathBuf {
-        self.links(repository).join(file_name(digest))
+    /// One hosted repository.
+    pub fn hosted_repository(&self, name: &RepoName) -> RepositoryDirectory {
+        let mut path = self.hosted();
+        path.extend(name.components());
+        RepositoryDirectory(path)
     }
 
-    /// A repository's tags.
-    pub fn tags(&self, repository: &Repository) -> PathBuf {
-        self.repository(repository).join(TAGS)
+    /// All uploads that are not finished.
+    pub fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    /// What has come of one upload.
+    pub fn upload(&self, id: &UploadId) -> PathBuf {
+        self.uploads().join(id.to_string())
+    }
+
+    /// Whose upload that is.
+    pub fn upload_state(&self, id: &UploadId) -> PathBuf {
+        self.uploads().join(format!("{id}.state"))
+    }
+}
+
+/// What is kept of one repository, cached or hosted.
+#[derive(Clone, Debug)]
+pub struct RepositoryDirectory(PathBuf);
+
+impl RepositoryDirectory {
+    /// The one at `path`.
+    pub fn new(path: PathBuf) -> RepositoryDirectory {
+        RepositoryDirectory(path)
+    }
+
+    /// Its links.
+    pub fn links(&self) -> PathBuf {
+        self.0.join(LINKS)
+    }
+
+    /// That it may be asked for a digest.
+    pub fn link(&self, digest: &Digest) -> PathBuf {
+        self.links().join(file_name(digest))
+    }
+
+    /// Its tags.
+    pub fn tags(&self) -> PathBuf {
+        self.0.join(TAGS)
     }
 
     /// What a tag means.
-    pub fn tag(&self, repository: &Repository, tag: &Tag) -> PathBuf {
-        self.tags(repository).join(tag.as_str())
+    pub fn tag(&self, tag: &Tag) -> PathBuf {
+        self.tags().join(tag.as_str())
     }
 
-    /// What refers to a digest.
-    pub fn referrers(&self, repository: &Repository, digest: &Digest) -> PathBuf {
-        self.repository(repository).join(REFERRERS).join(file_name(digest))
+    /// What refers to a digest: of a cached repository a file, of a hosted one a directory with one for each.
+    pub fn referrers(&self, digest: &Digest) -> PathBuf {
+        self.0.join(REFERRERS).join(file_name(digest))
+    }
+
+    /// That `referrer` refers to `subject`, in a hosted repository.
+    pub fn referrer(&self, subject: &Digest, referrer: &Digest) -> PathBuf {
+        self.referrers(subject).join(file_name(referrer))
     }
 
     /// Whether anyone may pull from a repository.
-    pub fn public(&self, repository: &Repository) -> PathBuf {
-        self.repository(repository).join(PUBLIC)
+    pub fn public(&self) -> PathBuf {
+        self.0.join(PUBLIC)
     }
 }
 
@@ -189,10 +237,12 @@ mod tests {
         let digest = Digest::sha256(b"x");
         let paths = [
             layout.blob(&digest),
-            layout.link(&repository, &digest),
-            layout.tag(&repository, &"latest".parse().unwrap()),
-            layout.referrers(&repository, &digest),
-            layout.public(&repository),
+            layout.repository(&repository).link(&digest),
+            layout.repository(&repository).tag(&"latest".parse().unwrap()),
+            layout.repository(&repository).referrers(&digest),
+            layout.hosted_repository(&repository.name).link(&digest),
+            layout.hosted_repository(&repository.name).referrer(&digest, &digest),
+            layout.upload(&UploadId::new([7; 16])),
         ];
         for path in &paths {
             assert!(path.starts_with("/data") && !path.to_string_lossy().contains(".."), "{path:?}");

@@ -8,32 +8,49 @@ mod blob;
 mod claim;
 mod durable;
 mod error;
+mod eviction;
+mod garbage;
+mod home;
+mod hosted;
+mod hosted_files;
 pub mod index;
 mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
 mod record;
+mod space;
+mod suspects;
 mod truth;
+mod upload;
+mod upload_id;
+mod vault;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
-use std::time::Duration;
+use std::sync::Arc;
 
 pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
+pub use garbage::Collected;
+pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
+pub use eviction::{Condemned, Removed};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
+pub use space::{Limits, Room, Usage, footprint};
+pub use suspects::{Garbage, Suspect};
+pub use upload::{Upload, UploadRecord, Uploads};
+pub use upload_id::UploadId;
 
-use self::claim::Claim;
 use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
 use self::truth::Files;
+use self::space::Space;
+use self::vault::Vault;
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
 
@@ -44,26 +61,14 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Memory for the index's own cache, in bytes.
     pub index_cache: u64,
+    /// How much of the disk the cached half may use.
+    pub limits: Limits,
 }
 
-/// How long the index may take to write down what it knows.
-const CLOSE_LIMIT: Duration = Duration::from_secs(10);
-
-/// The data directory of this process. Clones share it.
+/// The data directory of this process, and its cached half. Clones share it.
 #[derive(Clone)]
 pub struct Store {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    layout: Layout,
-    index: Index,
-    clock: Clock,
-    metrics: Metrics,
-    // Whoever changes a file and tells the index of it reads this; closing writes it, so that nothing comes in between.
-    closed: RwLock<bool>,
-    // Last, so that the directory is given up after everything else.
-    _claim: Claim,
+    vault: Arc<Vault>,
 }
 
 impl Store {
@@ -81,14 +86,25 @@ impl Store {
             clock.clone(),
             index::Metrics::new(registry),
         );
-        let metrics = Metrics::new(registry, index.clone(), &layout.quarantine());
-        let closed = RwLock::new(false);
-        Ok(Store { inner: Arc::new(Inner { layout, index, clock, metrics, closed, _claim: claim }) })
+        let space = Space::new(settings.limits, layout.root().to_owned(), clock.clone());
+        eviction::count(&layout, &space)?;
+        let metrics = Metrics::new(registry, index.clone(), space.clone(), &layout.quarantine());
+        Ok(Store { vault: Arc::new(Vault::new(layout, index, space, clock, metrics, claim)) })
     }
 
     /// The index, for listings and figures.
     pub fn index(&self) -> &Index {
-        &self.inner.index
+        &self.vault.index
+    }
+
+    /// The hosted half.
+    pub fn hosted(&self) -> Hosted {
+        Hosted::new(self.vault.clone())
+    }
+
+    /// What clients are pushing to it.
+    pub fn uploads(&self) -> Uploads {
+        Uploads::new(self.vault.clone())
     }
 
     /// Opens a blob, if it is here. One whose length is not what it was when it was stored is set aside instead.
@@ -96,24 +112,12 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StorageError> {
-        let path = self.inner.layout.blob(digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(StorageError::io("opening", &path)(error)),
-        };
-        let size = file.metadata().map_err(StorageError::io("looking at", &path))?.len();
-        let known = self.inner.index.blob(digest).map(|record| record.size);
-        if known.is_some_and(|known| known != size) || (size == 0 && !digest.matches(b"")) {
-            self.quarantine(digest, "its length is wrong")?;
-            return Ok(None);
-        }
-        Ok(Some(BlobFile::new(Arc::new(file), size)))
+        self.vault.blob(digest)
     }
 
     /// Notes that a blob was read. Never blocks for long, and may be forgotten.
     pub fn used(&self, digest: &Digest) {
-        self.inner.index.record(Change::Used { digest: *digest, at: self.inner.clock.unix_seconds() });
+        self.vault.used(digest);
     }
 
     /// Begins to take the content of `digest`, or goes on where an earlier attempt ended. One at a time for a digest: the
@@ -121,30 +125,102 @@ impl Store {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn ingest(&self, digest: &Digest) -> Result<Ingest, StorageError> {
-        Ingest::resumable(&self.inner.layout.part(digest), self.inner.layout.blob(digest), *digest)
+    pub fn ingest(&self, digest: &Digest) -> Result<(Ingest, Room), StorageError> {
+        // The room of what was left is taken again at once, so that nobody else takes it.
+        let left = space::length_of(&self.vault.layout.part(digest));
+        self.vault.space.taken_up(digest);
+        let room = self.vault.space.reserve(left).inspect_err(|_| {
+            if left > 0 {
+                self.vault.space.left(digest, left);
+            }
+        })?;
+        let ingest = Ingest::resumable(&self.vault.layout.part(digest), self.vault.layout.blob(digest), *digest)?;
+        Ok((ingest, room))
+    }
+
+    /// Ends an ingest that will be gone on with.
+    pub fn set_aside(&self, digest: &Digest, ingest: Ingest, room: Room) {
+        let left = ingest.set_aside();
+        drop(room);
+        if left > 0 {
+            self.vault.space.left(digest, left);
+        }
     }
 
     /// Finishes an ingest: afterwards the blob is here for good.
     ///
     /// # Errors
     /// The content is wrong, or the disk fails; nothing is kept then.
-    pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
-        let _open = self.while_open()?;
-        let blob = ingest.commit()?;
-        let at = self.inner.clock.unix_seconds();
-        self.inner.index.record(Change::BlobStored { digest: *digest, size: blob.size(), at });
+    pub fn commit(&self, digest: &Digest, ingest: Ingest, room: Room) -> Result<BlobFile, StorageError> {
+        let blob = self.vault.commit(digest, ingest)?;
+        // Counted twice for a moment rather than not at all.
+        self.vault.space.kept(digest, blob.size());
+        drop(room);
         Ok(blob)
+    }
+
+    /// Takes room for `length` bytes of content.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve(&self, length: u64) -> Result<Room, StorageError> {
+        self.vault.space.reserve(length)
+    }
+
+    /// Bytes that have to go before `length` more fit under the limit; `None`: they never will.
+    pub fn lacking(&self, length: u64) -> Option<u64> {
+        self.vault.space.lacking(length)
+    }
+
+    /// What the cached half uses of the disk.
+    pub fn usage(&self) -> Usage {
+        self.vault.space.usage()
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> Limits {
+        self.vault.space.limits()
+    }
+
+    /// Takes tags and links of a cached repository away. Their content stays.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn forget(&self, repository: &Repository, condemned: &Condemned) -> Result<(), StorageError> {
+        eviction::forget(&self.vault, repository, condemned)
+    }
+
+    /// Removes those of `blobs` that no repository holds, hosted or cached, and that `is_needed` does not claim. Removes
+    /// nothing while the index cannot be relied on.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn remove(&self, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bool) -> Result<Removed, StorageError> {
+        eviction::remove(&self.vault, blobs, is_needed)
+    }
+
+    /// Removes what was left half-way in. The caller sees to it that nobody is about to go on with it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_part(&self, digest: &Digest) -> Result<(), StorageError> {
+        eviction::remove_part(&self.vault, digest)
+    }
+
+    /// What was left half-way in and nobody goes on with.
+    pub fn parts(&self) -> Vec<Digest> {
+        self.vault.space.parts()
     }
 
     /// Takes small content in one go.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
-        let mut ingest = Ingest::unnamed(&self.inner.layout.ingest(), self.inner.layout.blob(digest), *digest)?;
-        ingest.append(content)?;
-        self.commit(digest, ingest).map(|_blob| ())
+    pub fn put(&self, digest: &Digest, content: &[u8], room: Room) -> Result<(), StorageError> {
+        self.vault.put(digest, content)?;
+        self.vault.space.kept(digest, content.len() as u64);
+        drop(room);
+        Ok(())
     }
 
     /// Takes content away from where it could be served.
@@ -152,17 +228,7 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn quarantine(&self, digest: &Digest, reason: &'static str) -> Result<(), StorageError> {
-        let path = self.inner.layout.blob(digest);
-        let name = format!("{}.{}", layout::file_name(digest), self.inner.clock.unix_seconds());
-        match fs::rename(&path, self.inner.layout.quarantine().join(name)) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
-        }
-        tracing::error!(%digest, reason, "a blob was set aside in quarantine/ and will be fetched anew");
-        self.inner.metrics.quarantined();
-        self.inner.index.record(Change::BlobRemoved { digest: *digest });
-        Ok(())
+        self.vault.quarantine(digest, reason)
     }
 
     /// What `repository` may be asked for under `digest`.
@@ -170,7 +236,7 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Result<Option<Link>, StorageError> {
-        let bytes = durable::read(&self.inner.layout.link(repository, digest))?;
+        let bytes = durable::read(&self.vault.layout.repository(repository).link(digest))?;
         Ok(bytes.and_then(|bytes| Link::from_json(&bytes)))
     }
 
@@ -182,9 +248,10 @@ impl Store {
         if self.link(repository, digest)? == Some(link) {
             return Ok(());
         }
-        let _open = self.while_open()?;
-        self.replace(self.inner.layout.link(repository, digest), &link.to_json())?;
-        self.inner.index.record(Change::Linked { repository: repository.clone(), digest: *digest, link });
+        let _open = self.vault.while_open()?;
+        self.vault.suspects.clear(&Suspect::Blob(*digest));
+        self.vault.replace(self.vault.layout.repository(repository).link(digest), &link.to_json())?;
+        self.vault.index.record(Change::Linked { repository: repository.clone().into(), digest: *digest, link });
         Ok(())
     }
 
@@ -193,13 +260,13 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn tag(&self, repository: &Repository, tag: &Tag) -> Result<Option<TagRecord>, StorageError> {
-        let bytes = durable::read(&self.inner.layout.tag(repository, tag))?;
+        let bytes = durable::read(&self.vault.layout.repository(repository).tag(tag))?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
     /// When upstream was last asked about a tag, and answered; seconds since 1970.
     pub fn tag_checked(&self, repository: &Repository, tag: &Tag) -> Option<u64> {
-        self.inner.index.tag_checked(repository, tag)
+        self.vault.index.tag_checked(repository, tag)
     }
 
     /// Notes what a tag means now, and who said so. A meaning that did not change is noted in the index alone: should that
@@ -214,10 +281,10 @@ impl Store {
         digest: &Digest,
         is_fallback: bool,
     ) -> Result<(), StorageError> {
-        let at = self.inner.clock.unix_seconds();
+        let at = self.vault.clock.unix_seconds();
         let record = TagRecord { digest: *digest, at, is_fallback, absent: None };
         if self.tag(repository, tag)?.is_some_and(|known| TagRecord { at, ..known } == record) {
-            self.inner.index.record(Change::TagChecked { repository: repository.clone(), tag: tag.clone(), at });
+            self.vault.index.record(Change::TagChecked { repository: repository.clone().into(), tag: tag.clone(), at });
             return Ok(());
         }
         self.write_tag(repository, tag, &record)
@@ -235,7 +302,7 @@ impl Store {
         self.write_tag(repository, tag, &TagRecord { absent: Some(absent), ..known })?;
         // Being told that it is not there confirms nothing: what the index knew of it stays.
         if let Some(at) = checked {
-            self.inner.index.record(Change::TagChecked { repository: repository.clone(), tag: tag.clone(), at });
+            self.vault.index.record(Change::TagChecked { repository: repository.clone().into(), tag: tag.clone(), at });
         }
         Ok(())
     }
@@ -245,18 +312,18 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn remove_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), StorageError> {
-        let _open = self.while_open()?;
-        durable::remove(&self.inner.layout.tag(repository, tag))?;
-        self.inner.index.record(Change::TagRemoved { repository: repository.clone(), tag: tag.clone() });
+        let _open = self.vault.while_open()?;
+        durable::remove(&self.vault.layout.repository(repository).tag(tag))?;
+        self.vault.index.record(Change::TagRemoved { repository: repository.clone().into(), tag: tag.clone() });
         Ok(())
     }
 
     fn write_tag(&self, repository: &Repository, tag: &Tag, record: &TagRecord) -> Result<(), StorageError> {
-        let _open = self.while_open()?;
+        let _open = self.vault.while_open()?;
         let text = serde_json::to_vec(record).unwrap_or_default();
-        self.replace(self.inner.layout.tag(repository, tag), &text)?;
-        let (repository, tag, digest, at) = (repository.clone(), tag.clone(), record.digest, record.at);
-        self.inner.index.record(Change::TagSet { repository, tag, digest, at });
+        self.vault.replace(self.vault.layout.repository(repository).tag(tag), &text)?;
+        let (repository, tag, digest, at) = (repository.clone().into(), tag.clone(), record.digest, record.at);
+        self.vault.index.record(Change::TagSet { repository, tag, digest, at });
         Ok(())
     }
 
@@ -265,7 +332,7 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn public(&self, repository: &Repository) -> Result<Option<PublicRecord>, StorageError> {
-        let bytes = durable::read(&self.inner.layout.public(repository))?;
+        let bytes = durable::read(&self.vault.layout.repository(repository).public())?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
@@ -274,9 +341,9 @@ impl Store {
     /// # Errors
     /// The disk fails; what was noted before holds then.
     pub fn set_public(&self, repository: &Repository, is_public: bool) -> Result<(), StorageError> {
-        let record = PublicRecord { is_public, at: self.inner.clock.unix_seconds() };
+        let record = PublicRecord { is_public, at: self.vault.clock.unix_seconds() };
         let record = serde_json::to_vec(&record).unwrap_or_default();
-        self.replace(self.inner.layout.public(repository), &record)
+        self.vault.replace(self.vault.layout.repository(repository).public(), &record)
     }
 
     /// The tags that are known of a repository, in byte order.
@@ -284,7 +351,7 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn tags(&self, repository: &Repository) -> Result<Vec<Tag>, StorageError> {
-        let directory = self.inner.layout.tags(repository);
+        let directory = self.vault.layout.repository(repository).tags();
         let entries = match fs::read_dir(&directory) {
             Ok(entries) => entries,
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -303,7 +370,7 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn referrers(&self, repository: &Repository, digest: &Digest) -> Result<Option<ReferrersRecord>, StorageError> {
-        let bytes = durable::read(&self.inner.layout.referrers(repository, digest))?;
+        let bytes = durable::read(&self.vault.layout.repository(repository).referrers(digest))?;
         Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
     }
 
@@ -312,26 +379,13 @@ impl Store {
     /// # Errors
     /// The disk fails; the list is what it was before then.
     pub fn set_referrers(&self, repository: &Repository, digest: &Digest, index: &str) -> Result<(), StorageError> {
-        let record = ReferrersRecord { index: index.to_owned(), at: self.inner.clock.unix_seconds() };
+        let record = ReferrersRecord { index: index.to_owned(), at: self.vault.clock.unix_seconds() };
         let record = serde_json::to_vec(&record).unwrap_or_default();
-        self.replace(self.inner.layout.referrers(repository, digest), &record)
+        self.vault.replace(self.vault.layout.repository(repository).referrers(digest), &record)
     }
 
     /// Writes down what is only in memory, so that the next start finds everything in order.
     pub fn close(&self) {
-        *self.inner.closed.write().unwrap_or_else(PoisonError::into_inner) = true;
-        if !self.inner.index.clone().close(CLOSE_LIMIT) {
-            tracing::warn!("the index did not close in time: the next start compares it with the files");
-        }
-    }
-
-    /// Holds off the end while files change that the index is to hear of.
-    fn while_open(&self) -> Result<RwLockReadGuard<'_, bool>, StorageError> {
-        let closed = self.inner.closed.read().unwrap_or_else(PoisonError::into_inner);
-        if *closed { Err(StorageError::Closed) } else { Ok(closed) }
-    }
-
-    fn replace(&self, path: PathBuf, content: &[u8]) -> Result<(), StorageError> {
-        durable::replace(&path, &self.inner.layout.ingest(), content)
+        self.vault.close();
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use super::durable;
+use super::home::Home;
 use super::index::{Change, Truth};
 use super::layout::{self, Inside, Layout};
 use super::link::Link;
@@ -28,7 +29,7 @@ impl Files {
 
     fn walk_blobs(&self, each: Each<'_>) -> io::Result<ControlFlow<()>> {
         for directory in self.layout.blob_directories() {
-            for (name, path) in entries(&directory)? {
+            for (name, path) in durable::entries(&directory).map_err(io::Error::other)? {
                 let Some(algorithm) = directory.parent().and_then(Path::file_name).and_then(|name| name.to_str())
                 else {
                     continue;
@@ -43,28 +44,33 @@ impl Files {
         Ok(ControlFlow::Continue(()))
     }
 
-    fn walk_repositories(&self, each: Each<'_>) -> io::Result<ControlFlow<()>> {
-        for (name, path) in entries(&self.layout.cached())? {
+    fn walk_cached(&self, each: Each<'_>) -> io::Result<ControlFlow<()>> {
+        for (name, path) in durable::entries(&self.layout.cached()).map_err(io::Error::other)? {
             let Ok(registry) = name.parse::<Registry>() else { continue };
-            if walk_repository(&registry, "", &path, each)?.is_break() {
+            let home = |name| Home::Cached(Repository { registry: registry.clone(), name });
+            if walk_repository(&home, "", &path, each)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
         Ok(ControlFlow::Continue(()))
     }
+
+    fn walk_hosted(&self, each: Each<'_>) -> io::Result<ControlFlow<()>> {
+        walk_repository(&Home::Hosted, "", &self.layout.hosted(), each)
+    }
 }
 
 impl Truth for Files {
     fn walk(&self, each: Each<'_>) -> io::Result<()> {
-        if self.walk_blobs(each)?.is_continue() {
-            let _ = self.walk_repositories(each)?;
+        if self.walk_blobs(each)?.is_continue() && self.walk_cached(each)?.is_continue() {
+            let _ = self.walk_hosted(each)?;
         }
         Ok(())
     }
 
     fn is_empty(&self) -> io::Result<bool> {
         for directory in self.layout.blob_directories() {
-            if !entries(&directory)?.is_empty() {
+            if !durable::entries(&directory).map_err(io::Error::other)?.is_empty() {
                 return Ok(false);
             }
         }
@@ -73,14 +79,19 @@ impl Truth for Files {
 }
 
 /// Depth is bounded by the length of a repository's name.
-fn walk_repository(registry: &Registry, name: &str, path: &Path, each: Each<'_>) -> io::Result<ControlFlow<()>> {
-    for (component, path) in entries(path)? {
+fn walk_repository(
+    home: &dyn Fn(RepoName) -> Home,
+    name: &str,
+    path: &Path,
+    each: Each<'_>,
+) -> io::Result<ControlFlow<()>> {
+    for (component, path) in durable::entries(path).map_err(io::Error::other)? {
         let flow = match (layout::inside(&component), name.parse::<RepoName>()) {
-            (Inside::Links, Ok(name)) => walk_links(&Repository { registry: registry.clone(), name }, &path, each)?,
-            (Inside::Tags, Ok(name)) => walk_tags(&Repository { registry: registry.clone(), name }, &path, each)?,
+            (Inside::Links, Ok(name)) => walk_links(&home(name), &path, each)?,
+            (Inside::Tags, Ok(name)) => walk_tags(&home(name), &path, each)?,
             (Inside::Repository, _) => {
                 let below = if name.is_empty() { component } else { format!("{name}/{component}") };
-                walk_repository(registry, &below, &path, each)?
+                walk_repository(home, &below, &path, each)?
             }
             (Inside::Referrers | Inside::Public, _) | (_, Err(_)) => ControlFlow::Continue(()),
         };
@@ -91,8 +102,8 @@ fn walk_repository(registry: &Registry, name: &str, path: &Path, each: Each<'_>)
     Ok(ControlFlow::Continue(()))
 }
 
-fn walk_links(repository: &Repository, directory: &Path, each: Each<'_>) -> io::Result<ControlFlow<()>> {
-    for (name, path) in entries(directory)? {
+fn walk_links(repository: &Home, directory: &Path, each: Each<'_>) -> io::Result<ControlFlow<()>> {
+    for (name, path) in durable::entries(directory).map_err(io::Error::other)? {
         let link = durable::read(&path).map_err(io::Error::other)?.and_then(|bytes| Link::from_json(&bytes));
         let (Some(digest), Some(link)) = (layout::parse_file_name(&name), link) else { continue };
         if each(Change::Linked { repository: repository.clone(), digest, link }).is_break() {
@@ -102,8 +113,8 @@ fn walk_links(repository: &Repository, directory: &Path, each: Each<'_>) -> io::
     Ok(ControlFlow::Continue(()))
 }
 
-fn walk_tags(repository: &Repository, directory: &Path, each: Each<'_>) -> io::Result<ControlFlow<()>> {
-    for (name, path) in entries(directory)? {
+fn walk_tags(repository: &Home, directory: &Path, each: Each<'_>) -> io::Result<ControlFlow<()>> {
+    for (name, path) in durable::entries(directory).map_err(io::Error::other)? {
         let record = durable::read(&path).map_err(io::Error::other)?;
         let record = record.and_then(|bytes| serde_json::from_slice::<TagRecord>(&bytes).ok());
         let (Ok(tag), Some(TagRecord { digest, at, .. })) = (name.parse(), record) else { continue };
@@ -112,25 +123,6 @@ fn walk_tags(repository: &Repository, directory: &Path, each: Each<'_>) -> io::R
         }
     }
     Ok(ControlFlow::Continue(()))
-}
-
-/// A directory that is not there has no entries; a name that is not UTF-8 is none of ours.
-fn entries(directory: &Path) -> io::Result<Vec<(String, std::path::PathBuf)>> {
-    let listing = match fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        Err(error) => return Err(error),
-    };
-    let mut entries = Vec::new();
-    for entry in listing {
-        let entry = entry?;
-        if let Ok(name) = entry.file_name().into_string() {
-            entries.push((name, entry.path()));
-        }
-    }
-    Ok(entries)
 }
 
 fn stat(path: &Path) -> io::Result<Option<(u64, u64)>> {

@@ -11,7 +11,7 @@ const FLOORS: [&[&str]; 8] = [
     &["clock", "metric", "oci", "secret", "task"],
     &["access", "routing", "server"],
     &["storage", "upstream"],
-    &["cache"],
+    &["cache", "hosted"],
     &["http"],
     &["admin", "config"],
     &["app"],

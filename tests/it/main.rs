@@ -8,6 +8,7 @@ mod architecture;
 mod clients;
 mod completeness;
 mod config;
+mod eviction;
 mod gone;
 mod hot_path;
 mod hub_itself;

@@ -6,7 +6,8 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Tag};
+use crate::storage::home::Home;
 use crate::storage::link::Link;
 
 /// Something that happened to the files. Times are Unix seconds.
@@ -29,7 +30,7 @@ pub enum Change {
     /// A repository holds some content.
     Linked {
         /// Which repository.
-        repository: Repository,
+        repository: Home,
         /// Which content.
         digest: Digest,
         /// As what.
@@ -38,14 +39,14 @@ pub enum Change {
     /// A repository no longer holds some content.
     Unlinked {
         /// Which repository.
-        repository: Repository,
+        repository: Home,
         /// Which content.
         digest: Digest,
     },
     /// A tag points at a manifest, as upstream or a push said at that time.
     TagSet {
         /// The tag's repository.
-        repository: Repository,
+        repository: Home,
         /// Which tag.
         tag: Tag,
         /// What it points at.
@@ -56,7 +57,7 @@ pub enum Change {
     /// Upstream confirmed that a tag still points where it did.
     TagChecked {
         /// The tag's repository.
-        repository: Repository,
+        repository: Home,
         /// Which tag.
         tag: Tag,
         /// When.
@@ -65,7 +66,7 @@ pub enum Change {
     /// A tag is gone.
     TagRemoved {
         /// The tag's repository.
-        repository: Repository,
+        repository: Home,
         /// Which tag.
         tag: Tag,
     },

@@ -5,6 +5,7 @@
 //! repository lie together.
 
 use crate::oci::{Algorithm, Digest, Repository, Tag};
+use crate::storage::home::Home;
 
 /// The row that says which format the rows have.
 pub(super) const SCHEMA: &[u8] = b"\0schema";
@@ -39,9 +40,9 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Blob(Digest),
-    Holder(Digest, Repository),
-    Link(Repository, Digest),
-    Tag(Repository, Tag),
+    Holder(Digest, Home),
+    Link(Home, Digest),
+    Tag(Home, Tag),
 }
 
 impl Key {
@@ -86,29 +87,36 @@ pub(super) fn holders(digest: &Digest) -> Vec<u8> {
     key
 }
 
+/// What the keys of a digest's hosted holders begin with.
+pub(super) fn hosts(digest: &Digest) -> Vec<u8> {
+    let mut key = holders(digest);
+    key.push(0);
+    key
+}
+
 /// The key of the row that says that `repository` holds `digest`.
-pub(super) fn holder(digest: &Digest, repository: &Repository) -> Vec<u8> {
+pub(super) fn holder(digest: &Digest, repository: &Home) -> Vec<u8> {
     let mut key = holders(digest);
     push_repository(&mut key, repository);
     key
 }
 
 /// What the keys of a repository's rows of this kind begin with.
-pub(super) fn within(kind: Kind, repository: &Repository) -> Vec<u8> {
+pub(super) fn within(kind: Kind, repository: &Home) -> Vec<u8> {
     let mut key = vec![kind as u8];
     push_repository(&mut key, repository);
     key
 }
 
 /// The key of a link's row.
-pub(super) fn link(repository: &Repository, digest: &Digest) -> Vec<u8> {
+pub(super) fn link(repository: &Home, digest: &Digest) -> Vec<u8> {
     let mut key = within(Kind::Link, repository);
     push_digest(&mut key, digest);
     key
 }
 
 /// The key of a tag's row.
-pub(super) fn tag(repository: &Repository, tag: &Tag) -> Vec<u8> {
+pub(super) fn tag(repository: &Home, tag: &Tag) -> Vec<u8> {
     let mut key = within(Kind::Tag, repository);
     key.extend_from_slice(tag.as_str().as_bytes());
     key
@@ -123,18 +131,33 @@ pub(super) fn past(mut prefix: Vec<u8>) -> Vec<u8> {
     prefix
 }
 
-fn push_repository(key: &mut Vec<u8>, repository: &Repository) {
-    for part in [repository.registry.as_str(), repository.name.as_str()] {
+/// A hosted repository has no registry, so it comes before all that have one.
+fn push_repository(key: &mut Vec<u8>, repository: &Home) {
+    let parts = match repository {
+        Home::Hosted(name) => ["", name.as_str()],
+        Home::Cached(repository) => [repository.registry.as_str(), repository.name.as_str()],
+    };
+    for part in parts {
         key.extend_from_slice(part.as_bytes());
         key.push(0);
     }
 }
 
-fn parse_repository(key: &[u8]) -> Option<(Repository, &[u8])> {
+/// What comes after all hosted repositories' keys and before all cached ones', among those that begin with `prefix`.
+pub(super) fn between_homes(mut prefix: Vec<u8>) -> Vec<u8> {
+    prefix.push(1);
+    prefix
+}
+
+fn parse_repository(key: &[u8]) -> Option<(Home, &[u8])> {
     let mut parts = key.splitn(3, |&byte| byte == 0);
-    let mut name = || std::str::from_utf8(parts.next()?).ok();
-    let (registry, name) = (name()?.parse().ok()?, name()?.parse().ok()?);
-    Some((Repository { registry, name }, parts.next()?))
+    let mut text = || std::str::from_utf8(parts.next()?).ok();
+    let (registry, name) = (text()?, text()?.parse().ok()?);
+    let home = match registry {
+        "" => Home::Hosted(name),
+        registry => Home::Cached(Repository { registry: registry.parse().ok()?, name }),
+    };
+    Some((home, parts.next()?))
 }
 
 /// A digest as bytes, in the order that digests have.
@@ -166,9 +189,11 @@ mod tests {
 
     use super::*;
 
-    fn repository() -> impl Strategy<Value = Repository> {
-        ("[a-c]{1,2}(\\.[a-c]{1,2})?(:[1-9])?", "[a-c]{1,2}([._/-][a-c]{1,2}){0,2}").prop_map(|(registry, name)| {
-            Repository { registry: registry.parse().unwrap(), name: name.parse().unwrap() }
+    fn repository() -> impl Strategy<Value = Home> {
+        let (registry, name) = ("([a-c]{1,2}(\\.[a-c]{1,2})?(:[1-9])?)?", "[a-c]{1,2}([._/-][a-c]{1,2}){0,2}");
+        (registry, name).prop_map(|(registry, name)| match registry.as_str() {
+            "" => Home::Hosted(name.parse().unwrap()),
+            registry => Repository { registry: registry.parse().unwrap(), name: name.parse().unwrap() }.into(),
         })
     }
 

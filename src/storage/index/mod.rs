@@ -47,7 +47,8 @@ use std::time::Duration;
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, RepoName, Repository, Tag};
+use crate::storage::home::Home;
 use crate::storage::link::Link;
 
 pub use change::{Change, Truth};
@@ -145,27 +146,37 @@ impl Index {
 
     /// When upstream last said what a tag points at, in Unix seconds.
     pub fn tag_checked(&self, repository: &Repository, tag: &Tag) -> Option<u64> {
-        self.ask(|rows| query::tag(rows, repository, tag)).map(|record| record.checked)
+        self.ask(|rows| query::tag(rows, &home(repository), tag)).map(|record| record.checked)
     }
 
-    /// The repositories after one that hold something or have a tag, in bytewise order of registry and name.
+    /// The hosted repositories after one that hold something or have a tag, in bytewise order.
+    pub fn hosted(&self, after: Option<&RepoName>, limit: usize) -> Vec<RepoName> {
+        self.ask(|rows| query::hosted(rows, after, limit))
+    }
+
+    /// Some hosted repositories that hold a digest, in bytewise order.
+    pub fn hosts_of(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
+        self.ask(|rows| query::hosts_of(rows, digest, limit))
+    }
+
+    /// The cached repositories after one that hold something or have a tag, in bytewise order of registry and name.
     pub fn repositories(&self, after: Option<&Repository>, limit: usize) -> Vec<Repository> {
         self.ask(|rows| query::repositories(rows, after, limit))
     }
 
-    /// A repository's tags after one, in bytewise order.
+    /// A cached repository's tags after one, in bytewise order.
     pub fn tags(&self, repository: &Repository, after: Option<&Tag>, limit: usize) -> Vec<Tag> {
-        self.ask(|rows| query::tags(rows, repository, after, limit))
+        self.ask(|rows| query::tags(rows, &home(repository), after, limit))
     }
 
-    /// Some repositories that hold a digest, in bytewise order.
+    /// Some cached repositories that hold a digest, in bytewise order.
     pub fn repositories_of(&self, digest: &Digest, limit: usize) -> Vec<Repository> {
         self.ask(|rows| query::repositories_of(rows, digest, limit))
     }
 
-    /// What a repository holds after one digest, in the order of digests.
+    /// What a cached repository holds after one digest, in the order of digests.
     pub fn links(&self, repository: &Repository, after: Option<&Digest>, limit: usize) -> Vec<(Digest, Link)> {
-        self.ask(|rows| query::links(rows, repository, after, limit))
+        self.ask(|rows| query::links(rows, &home(repository), after, limit))
     }
 
     /// All blobs together, as of the last change that was applied. Costs nothing.
@@ -215,6 +226,10 @@ impl Index {
             T::default()
         })
     }
+}
+
+fn home(repository: &Repository) -> Home {
+    Home::Cached(repository.clone())
 }
 
 impl Drop for Handle {

@@ -2,7 +2,8 @@
 
 use std::ops::Bound;
 
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, RepoName, Repository, Tag};
+use crate::storage::home::Home;
 use crate::storage::link::Link;
 
 use super::fault::Fault;
@@ -14,16 +15,42 @@ pub(super) fn blob(rows: &Rows, digest: &Digest) -> Result<Option<BlobRecord>, F
     read(rows, &key::blob(digest), BlobRecord::parse)
 }
 
-pub(super) fn tag(rows: &Rows, repository: &Repository, tag: &Tag) -> Result<Option<TagRecord>, Fault> {
+pub(super) fn tag(rows: &Rows, repository: &Home, tag: &Tag) -> Result<Option<TagRecord>, Fault> {
     read(rows, &key::tag(repository, tag), TagRecord::parse)
 }
 
-/// The repositories that hold something or have a tag.
+/// The cached repositories that hold something or have a tag.
 pub(super) fn repositories(rows: &Rows, after: Option<&Repository>, limit: usize) -> Result<Vec<Repository>, Fault> {
-    let mut found: Vec<Repository> = Vec::new();
+    let from = |kind: Kind| key::between_homes(key::all(kind));
+    let after = after.map(|after| Home::Cached(after.clone()));
+    let homes = homes(rows, from, |kind| key::past(key::all(kind)), after, limit)?;
+    Ok(homes.into_iter().filter_map(cached).collect())
+}
+
+/// The hosted repositories that hold something or have a tag.
+pub(super) fn hosted(rows: &Rows, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>, Fault> {
+    let before = |kind: Kind| key::between_homes(key::all(kind));
+    let after = after.map(|after| Home::Hosted(after.clone()));
+    let homes = homes(rows, key::all, before, after, limit)?;
+    Ok(homes.into_iter().filter_map(hosted_name).collect())
+}
+
+/// The repositories between two keys of each kind, after one of them.
+fn homes(
+    rows: &Rows,
+    from: impl Fn(Kind) -> Vec<u8>,
+    before: impl Fn(Kind) -> Vec<u8>,
+    after: Option<Home>,
+    limit: usize,
+) -> Result<Vec<Home>, Fault> {
+    let mut found: Vec<Home> = Vec::new();
     while found.len() < limit {
-        let last = found.last().or(after);
-        let (link, tag) = (next_repository(rows, Kind::Link, last)?, next_repository(rows, Kind::Tag, last)?);
+        let last = found.last().or(after.as_ref());
+        let next = |kind: Kind| {
+            let from = last.map_or_else(|| from(kind), |last| key::past(key::within(kind, last)));
+            next_repository(rows, &from, &before(kind))
+        };
+        let (link, tag) = (next(Kind::Link)?, next(Kind::Tag)?);
         match link.iter().chain(&tag).min() {
             Some(next) => found.push(next.clone()),
             None => break,
@@ -32,7 +59,21 @@ pub(super) fn repositories(rows: &Rows, after: Option<&Repository>, limit: usize
     Ok(found)
 }
 
-pub(super) fn tags(rows: &Rows, repository: &Repository, after: Option<&Tag>, limit: usize) -> Result<Vec<Tag>, Fault> {
+fn cached(home: Home) -> Option<Repository> {
+    match home {
+        Home::Cached(repository) => Some(repository),
+        Home::Hosted(_) => None,
+    }
+}
+
+fn hosted_name(home: Home) -> Option<RepoName> {
+    match home {
+        Home::Hosted(name) => Some(name),
+        Home::Cached(_) => None,
+    }
+}
+
+pub(super) fn tags(rows: &Rows, repository: &Home, after: Option<&Tag>, limit: usize) -> Result<Vec<Tag>, Fault> {
     let after = after.map(|tag| key::tag(repository, tag));
     page(rows, key::within(Kind::Tag, repository), after, limit, |key, _| match key {
         Key::Tag(_, tag) => Some(tag),
@@ -40,16 +81,26 @@ pub(super) fn tags(rows: &Rows, repository: &Repository, after: Option<&Tag>, li
     })
 }
 
+/// Of the cached ones.
 pub(super) fn repositories_of(rows: &Rows, digest: &Digest, limit: usize) -> Result<Vec<Repository>, Fault> {
-    page(rows, key::holders(digest), None, limit, |key, _| match key {
-        Key::Holder(_, repository) => Some(repository),
+    let after = key::between_homes(key::holders(digest));
+    page(rows, key::holders(digest), Some(after), limit, |key, _| match key {
+        Key::Holder(_, home) => cached(home),
+        _ => None,
+    })
+}
+
+/// Of the hosted ones.
+pub(super) fn hosts_of(rows: &Rows, digest: &Digest, limit: usize) -> Result<Vec<RepoName>, Fault> {
+    page(rows, key::hosts(digest), None, limit, |key, _| match key {
+        Key::Holder(_, home) => hosted_name(home),
         _ => None,
     })
 }
 
 pub(super) fn links(
     rows: &Rows,
-    repository: &Repository,
+    repository: &Home,
     after: Option<&Digest>,
     limit: usize,
 ) -> Result<Vec<(Digest, Link)>, Fault> {
@@ -72,11 +123,9 @@ fn read<T>(rows: &Rows, key: &[u8], parse: impl Fn(&[u8]) -> Option<T>) -> Resul
     parse(&value).map(Some).ok_or_else(|| Fault::unreadable(key))
 }
 
-/// The first repository after another that has a row of this kind: one step, however many rows each has.
-fn next_repository(rows: &Rows, kind: Kind, after: Option<&Repository>) -> Result<Option<Repository>, Fault> {
-    let all = key::all(kind);
-    let from = after.map_or(all.clone(), |repository| key::past(key::within(kind, repository)));
-    let Some(row) = rows.scan(Bound::Included(&from), &key::past(all)).next() else { return Ok(None) };
+/// The repository of the first row between two keys: one step, however many rows each has.
+fn next_repository(rows: &Rows, from: &[u8], before: &[u8]) -> Result<Option<Home>, Fault> {
+    let Some(row) = rows.scan(Bound::Included(from), before).next() else { return Ok(None) };
     let (key, _) = row?;
     match Key::parse(&key) {
         Some(Key::Link(repository, _) | Key::Tag(repository, _)) => Ok(Some(repository)),

@@ -52,6 +52,22 @@ impl Larder {
         larder
     }
 
+    /// The same with a registry beside it; `more` goes into `[registry]`.
+    pub async fn hosting(hub: &Hub, more: &str) -> Larder {
+        let registry = format!("[registry]\nlisten = \"127.0.0.1:0\"\n{more}\n");
+        Larder::configured(hub, "", &registry).await
+    }
+
+    /// Where clients push.
+    pub fn registry(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().registry.unwrap()
+    }
+
+    /// What is hosted, seen from inside: for what no request does.
+    pub fn hosted(&self) -> larder::hosted::Hosted {
+        self.server.as_ref().unwrap().hosted.clone().unwrap()
+    }
+
     /// Starts, for the first time or again after [`Larder::stop`], on the same data.
     pub async fn start(&mut self) {
         let file = self.home.path().join("larder.toml");

@@ -16,7 +16,8 @@ use tempfile::TempDir;
 
 use super::{Change, Index, Metrics, Settings, State, Truth};
 use crate::clock::Clock;
-use crate::oci::{Digest, MediaType, Repository, Tag};
+use crate::oci::{Digest, MediaType, RepoName, Repository, Tag};
+use crate::storage::home::Home;
 use crate::storage::link::Link;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -25,8 +26,8 @@ const LONG: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 struct Model {
     blobs: BTreeMap<Digest, (u64, u64)>,
-    links: BTreeMap<(Repository, Digest), Link>,
-    tags: BTreeMap<(Repository, Tag), (Digest, u64)>,
+    links: BTreeMap<(Home, Digest), Link>,
+    tags: BTreeMap<(Home, Tag), (Digest, u64)>,
 }
 
 impl Model {
@@ -188,14 +189,14 @@ fn stored(number: u64, at: u64) -> Change {
 fn image(number: u64) -> Vec<Change> {
     let name = repository(&format!("docker.io/library/image-{}", number % 50));
     let (manifest, layer) = (number * 2, number * 2 + 1);
-    let link = |number: u64, link| Change::Linked { repository: name.clone(), digest: digest(number), link };
+    let link = |number: u64, link| Change::Linked { repository: name.clone().into(), digest: digest(number), link };
     vec![
         stored(layer, 1_000),
         link(layer, Link::Blob { size: layer }),
         stored(manifest, 1_000),
         link(manifest, Link::Manifest { media_type: MediaType::OciManifest, size: manifest }),
         Change::TagSet {
-            repository: name.clone(),
+            repository: name.clone().into(),
             tag: format!("v{number}").parse().unwrap(),
             digest: digest(manifest),
             at: 1_000,
@@ -254,7 +255,7 @@ fn the_catalogue_is_in_bytewise_order_and_pages_without_gaps() {
     let index = house.open();
     let names = ["b.io/a", "a.io/a/b", "a.io/a-b", "a.io/a", "a.io/a.b", "a.io:5000/a", "a.io/a0", "a.io/a/b/c", "a/a"];
     for (number, name) in names.iter().enumerate() {
-        let (repository, digest) = (repository(name), digest(number as u64));
+        let (repository, digest) = (Home::from(repository(name)), digest(number as u64));
         // Some have only a tag, some only a link.
         if number % 2 == 0 {
             house.change(&index, Change::Linked { repository, digest, link: Link::Blob { size: 1 } });
@@ -263,7 +264,18 @@ fn the_catalogue_is_in_bytewise_order_and_pages_without_gaps() {
             house.change(&index, Change::TagSet { repository, tag, digest, at: 1 });
         }
     }
+    // Hosted ones of the same names are others.
+    let mut hosted: Vec<RepoName> = ["a", "a/b", "a-b", "z"].map(|name| name.parse().unwrap()).into();
+    hosted.sort();
+    for name in &hosted {
+        let (repository, link) = (Home::from(name.clone()), Link::Blob { size: 1 });
+        house.change(&index, Change::Linked { repository, digest: digest(0), link });
+    }
     assert_right(&index, &house.files);
+    assert_eq!(index.hosted(None, 99), hosted);
+    assert_eq!(index.hosted(hosted.first(), 2), hosted[1..3]);
+    assert_eq!(index.hosts_of(&digest(0), 99), hosted);
+    assert_eq!(index.repositories_of(&digest(0), 99), [repository("b.io/a")]);
     let mut expected: Vec<_> = names.iter().map(|name| repository(name)).collect();
     expected.sort();
     assert_eq!(index.repositories(None, 99), expected);

@@ -19,8 +19,21 @@ enum Step {
     Look,
 }
 
-fn names() -> impl Strategy<Value = Repository> {
-    prop::sample::select(vec!["a.io/x", "a.io/x/y", "a.io/x-y", "b.io/x", "a.io:5000/x"]).prop_map(repository)
+fn names() -> impl Strategy<Value = Home> {
+    let names = vec!["a.io/x", "a.io/x/y", "a.io/x-y", "b.io/x", "a.io:5000/x", "x", "x/y"];
+    prop::sample::select(names).prop_map(|name| match name.contains('.') {
+        true => repository(name).into(),
+        false => Home::Hosted(name.parse().unwrap()),
+    })
+}
+
+fn cached(homes: impl Iterator<Item = Home>) -> Vec<Repository> {
+    let repository = |home| if let Home::Cached(repository) = home { Some(repository) } else { None };
+    homes.filter_map(repository).collect()
+}
+
+fn hosted(homes: impl Iterator<Item = Home>) -> Vec<RepoName> {
+    homes.filter_map(|home| if let Home::Hosted(name) = home { Some(name) } else { None }).collect()
 }
 
 fn tags() -> impl Strategy<Value = Tag> {
@@ -74,10 +87,12 @@ fn steps() -> impl Strategy<Value = Step> {
 /// Every question, whole and from the second on, against the map. Times only where none can have been lost.
 fn assert_says(index: &Index, model: &Model, times_too: bool) {
     let named = model.links.keys().map(|(name, _)| name).chain(model.tags.keys().map(|(name, _)| name));
-    let repositories: Vec<Repository> = named.cloned().collect::<BTreeSet<_>>().into_iter().collect();
+    let homes: BTreeSet<Home> = named.cloned().collect();
+    assert_pages(&hosted(homes.iter().cloned()), |after, limit| index.hosted(after, limit));
+    let repositories = cached(homes.into_iter());
     assert_pages(&repositories, |after, limit| index.repositories(after, limit));
     for repository in &repositories {
-        let here = |name: &Repository| name == repository;
+        let here = |name: &Home| *name == Home::Cached(repository.clone());
         let tags: Vec<_> = model.tags.keys().filter(|(name, _)| here(name)).map(|(_, tag)| tag.clone()).collect();
         assert_pages(&tags, |after, limit| index.tags(repository, after, limit));
         let links = model.links.iter().filter(|((name, _), _)| here(name));
@@ -87,7 +102,8 @@ fn assert_says(index: &Index, model: &Model, times_too: bool) {
     for number in 0..DIGESTS {
         let digest = digest(number);
         let holders = model.links.keys().filter(|(_, held)| *held == digest).map(|(name, _)| name.clone());
-        assert_eq!(index.repositories_of(&digest, 99), holders.collect::<Vec<_>>());
+        assert_eq!(index.repositories_of(&digest, 99), cached(holders.clone()));
+        assert_eq!(index.hosts_of(&digest, 99), hosted(holders));
         let (said, known) = (index.blob(&digest), model.blobs.get(&digest));
         assert_eq!(said.map(|blob| blob.size), known.map(|(size, _)| *size));
         if let (Some(said), Some((_, used)), true) = (said, known, times_too) {
@@ -95,6 +111,7 @@ fn assert_says(index: &Index, model: &Model, times_too: bool) {
         }
     }
     for ((repository, tag), (_, checked)) in &model.tags {
+        let Home::Cached(repository) = repository else { continue };
         let said = index.tag_checked(repository, tag);
         assert!(said == Some(*checked) || (said.is_some() && !times_too), "{said:?} {checked}");
     }

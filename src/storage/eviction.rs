@@ -1,0 +1,178 @@
+//! Taking cached content away, and counting it at start. Never decides what goes: the cache does; and never touches what a
+//! hosted repository holds, whatever it is asked to.
+//!
+//! The order is tags, links, blobs, so that a crash in between leaves an image that no tag reaches, or a blob that nobody
+//! holds: both are found again as leftovers, and neither is served wrong. Nothing is synced: what a power cut brings back
+//! is a name without content, which counts as absent.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::durable;
+use super::error::StorageError;
+use super::hosted_files::repositories;
+use super::index::{Change, State};
+use super::layout::{self, Layout};
+use super::space::{Space, footprint, length_of};
+use super::vault::Vault;
+use crate::oci::{Digest, Repository, Tag};
+
+/// How long the index may take to catch up before it is asked who holds a blob; if it does not, the blob stays.
+const CATCH_UP: Duration = Duration::from_millis(200);
+/// Blobs that are removed before others may go on.
+const BATCH: usize = 16;
+
+/// What is to go of one repository.
+#[derive(Clone, Debug, Default)]
+pub struct Condemned {
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// Its links, the manifest that reaches the others first.
+    pub links: Vec<Digest>,
+}
+
+/// What went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Blobs.
+    pub blobs: u64,
+    /// The disk that they used, in bytes.
+    pub bytes: u64,
+}
+
+/// Counts what is here: every blob that no hosted repository holds, and every file that is half-way in.
+pub fn count(layout: &Layout, space: &Space) -> Result<(), StorageError> {
+    let mut hosted = HashSet::new();
+    for (_, directory) in repositories(&layout.hosted())? {
+        let links = layout::RepositoryDirectory::new(directory).links();
+        hosted.extend(durable::entries(&links)?.iter().filter_map(|(name, _)| layout::parse_file_name(name)));
+    }
+    for directory in layout.blob_directories() {
+        let algorithm = directory.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+        for (name, path) in durable::entries(&directory)? {
+            if let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>()
+                && !hosted.contains(&digest)
+            {
+                space.kept(&digest, length_of(&path));
+            }
+        }
+    }
+    for (name, path) in durable::entries(&layout.ingest())? {
+        if let Some(digest) = name.strip_suffix(".part").and_then(layout::parse_file_name) {
+            space.left(&digest, length_of(&path));
+        }
+    }
+    Ok(())
+}
+
+/// A cached repository does not have this any more.
+pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> Result<(), StorageError> {
+    let _open = vault.while_open()?;
+    let directory = vault.layout.repository(repository);
+    for tag in &condemned.tags {
+        unlink(&directory.tag(tag))?;
+        vault.index.record(Change::TagRemoved { repository: repository.clone().into(), tag: tag.clone() });
+    }
+    for digest in &condemned.links {
+        unlink(&directory.link(digest))?;
+        unlink(&directory.referrers(digest))?;
+        vault.index.record(Change::Unlinked { repository: repository.clone().into(), digest: *digest });
+    }
+    Ok(())
+}
+
+/// Removes those of `blobs` that nobody holds, and that `is_needed` does not claim at the last moment.
+pub fn remove(
+    vault: &Vault,
+    blobs: &[Digest],
+    is_needed: impl Fn(&Digest) -> bool,
+) -> Result<Removed, StorageError> {
+    let mut removed = Removed::default();
+    for batch in blobs.chunks(BATCH) {
+        let _alone = vault.alone()?;
+        // Nobody records anything now, so what the index says after this is what the files say.
+        if !vault.index.settle(CATCH_UP) || vault.index.state() != State::Ready {
+            return Ok(removed);
+        }
+        for digest in batch {
+            let is_held = !vault.index.repositories_of(digest, 1).is_empty()
+                || !vault.index.hosts_of(digest, 1).is_empty()
+                || is_needed(digest);
+            if is_held {
+                continue;
+            }
+            let path = vault.layout.blob(digest);
+            let bytes = footprint(length_of(&path));
+            unlink(&path)?;
+            vault.space.gone(digest);
+            vault.index.record(Change::BlobRemoved { digest: *digest });
+            removed.blobs += 1;
+            removed.bytes += bytes;
+        }
+    }
+    Ok(removed)
+}
+
+/// Removes what was left half-way in. The caller sees to it that nobody is about to go on with it.
+pub fn remove_part(vault: &Vault, digest: &Digest) -> Result<(), StorageError> {
+    let part = vault.layout.part(digest);
+    unlink(&part)?;
+    unlink(&part.with_extension("mark"))?;
+    vault.space.taken_up(digest);
+    Ok(())
+}
+
+fn unlink(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(StorageError::io("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::Clock;
+    use crate::oci::{Digest, Repository};
+    use crate::storage::{Condemned, Limits, Link, Settings, Store};
+
+    fn open(home: &std::path::Path) -> Store {
+        let limits = Limits { max_size: 1 << 20, min_free: 0 };
+        let settings = Settings { data_dir: home.join("data"), index_cache: 1 << 20, limits };
+        Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap()
+    }
+
+    #[test]
+    fn only_what_nobody_holds_goes_and_what_is_hosted_is_not_the_caches() {
+        let home = tempfile::tempdir().unwrap();
+        let store = open(home.path());
+        let repository = Repository { registry: "docker.io".parse().unwrap(), name: "library/a".parse().unwrap() };
+        let [ours, linked, loose] = [&b"ours"[..], b"linked", b"loose"].map(|content| {
+            let digest = Digest::sha256(content);
+            store.put(&digest, content, store.reserve(content.len() as u64).unwrap()).unwrap();
+            digest
+        });
+        assert_eq!(store.usage().total(), 3 * 4096);
+        let (hosted, name) = (store.hosted(), "golden/a".parse().unwrap());
+        hosted.edit(&name).unwrap().set_link(&ours, Link::Blob { size: 4 }).unwrap();
+        store.add_link(&repository, &ours, Link::Blob { size: 4 }).unwrap();
+        store.add_link(&repository, &linked, Link::Blob { size: 6 }).unwrap();
+        assert_eq!(store.usage().total(), 2 * 4096, "what is hosted does not count");
+
+        store.forget(&repository, &Condemned { tags: vec![], links: vec![ours] }).unwrap();
+        assert!(store.index().settle(std::time::Duration::from_secs(10)));
+        let removed = store.remove(&[ours, linked, loose], |_| false).unwrap();
+        assert_eq!((removed.blobs, removed.bytes), (1, 4096));
+        assert!(store.blob(&ours).unwrap().is_some() && store.blob(&linked).unwrap().is_some());
+        assert!(store.blob(&loose).unwrap().is_none());
+        assert!(hosted.open(&name, &ours).unwrap().is_some());
+
+        store.close();
+        drop((store, hosted));
+        assert_eq!(open(home.path()).usage().total(), 4096, "counted anew at start");
+    }
+}

@@ -1,0 +1,163 @@
+//! Collecting what nobody needs: mark and sweep over the files, while pushes and pulls go on.
+//!
+//! Two things can be garbage: a hosted repository's link to a blob that none of its manifests names, and a blob that no
+//! repository holds, hosted or cached. A manifest never is: only deleting it takes it away. Nothing is removed that was
+//! used since it was first found ([`super::suspects`]), nor a link of a repository to which something is being uploaded;
+//! and nothing is concluded from what could not be read.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use super::durable;
+use super::error::StorageError;
+use super::hosted_files::{link, repositories};
+use super::index::Change;
+use super::layout;
+use super::link::Link;
+use super::suspects::{Garbage, Suspect};
+use super::upload::destinations;
+use super::vault::Vault;
+use crate::oci::{Digest, Manifest, RepoName};
+
+/// How many are removed before others may go on.
+const BATCH: usize = 64;
+
+/// What was removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Links of hosted repositories.
+    pub links: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Their length together.
+    pub bytes: u64,
+}
+
+/// Digests, 16 bytes each. Should two ever be taken for one, garbage stays.
+#[derive(Default)]
+struct Held(HashSet<u128>);
+
+impl Held {
+    fn insert(&mut self, digest: &Digest) {
+        self.0.insert(print(digest));
+    }
+
+    fn contains(&self, digest: &Digest) -> bool {
+        self.0.contains(&print(digest))
+    }
+}
+
+fn print(digest: &Digest) -> u128 {
+    digest.bytes().first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes))
+}
+
+/// Looks at all files, and says what seems to be garbage and for how long it has.
+pub fn look(vault: &Vault) -> Result<Vec<Garbage>, StorageError> {
+    vault.suspects.begin();
+    let found = find(vault).inspect_err(|_| vault.suspects.give_up())?;
+    Ok(vault.suspects.finish(found, vault.clock.tick()))
+}
+
+/// Removes what has seemed to be garbage for as long as `grace`.
+pub fn collect(vault: &Vault, grace: Duration) -> Result<Collected, StorageError> {
+    let due: Vec<Suspect> =
+        look(vault)?.into_iter().filter(|garbage| garbage.age >= grace).map(|garbage| garbage.suspect).collect();
+    let mut collected = Collected::default();
+    for batch in due.chunks(BATCH) {
+        let _alone = vault.alone()?;
+        for suspect in batch.iter().filter(|suspect| vault.suspects.take(suspect)) {
+            remove(vault, suspect, &mut collected)?;
+        }
+    }
+    Ok(collected)
+}
+
+fn remove(vault: &Vault, suspect: &Suspect, collected: &mut Collected) -> Result<(), StorageError> {
+    match suspect {
+        Suspect::Link(name, digest) => {
+            if durable::remove(&vault.layout.hosted_repository(name).link(digest))? {
+                collected.links += 1;
+            }
+            vault.index.record(Change::Unlinked { repository: name.clone().into(), digest: *digest });
+        }
+        Suspect::Blob(digest) => {
+            let size = vault.open(digest)?.map_or(0, |blob| blob.size());
+            if durable::remove(&vault.layout.blob(digest))? {
+                collected.blobs += 1;
+                collected.bytes += size;
+            }
+            vault.space.gone(digest);
+            vault.index.record(Change::BlobRemoved { digest: *digest });
+        }
+    }
+    Ok(())
+}
+
+fn find(vault: &Vault) -> Result<HashSet<Suspect>, StorageError> {
+    let (mut found, mut held) = (HashSet::new(), Held::default());
+    // Before the links are looked at: what an upload that ends meanwhile adds is cleared by that.
+    let busy: HashSet<RepoName> = destinations(&vault.layout)?.into_iter().collect();
+    for (name, _) in repositories(&vault.layout.hosted())? {
+        let unneeded = unneeded_links(vault, &name, &mut held)?;
+        if !busy.contains(&name) {
+            found.extend(unneeded.into_iter().map(|digest| Suspect::Link(name.clone(), digest)));
+        }
+    }
+    for (_, registry) in durable::entries(&vault.layout.cached())? {
+        for (_, directory) in repositories(&registry)? {
+            linked(&layout::RepositoryDirectory::new(directory).links())?.iter().for_each(|digest| held.insert(digest));
+        }
+    }
+    for directory in vault.layout.blob_directories() {
+        found.extend(blobs(&directory)?.into_iter().filter(|digest| !held.contains(digest)).map(Suspect::Blob));
+    }
+    Ok(found)
+}
+
+/// A repository's links to blobs that none of its manifests names. All it links to is held, needed or not: a blob goes
+/// after its links.
+fn unneeded_links(vault: &Vault, name: &RepoName, held: &mut Held) -> Result<Vec<Digest>, StorageError> {
+    let (mut candidates, mut needed, mut complete) = (Vec::new(), Held::default(), true);
+    for digest in linked(&vault.layout.hosted_repository(name).links())? {
+        held.insert(&digest);
+        match link(vault, name, &digest) {
+            Ok(Some(Link::Blob { .. })) => candidates.push(digest),
+            Ok(Some(Link::Manifest { .. })) => match names(vault, &digest) {
+                Some(manifest) => {
+                    manifest.blobs().chain(&manifest.manifests).for_each(|descriptor| needed.insert(&descriptor.digest))
+                }
+                None => complete = false,
+            },
+            // Deleted meanwhile.
+            Ok(None) => {}
+            Err(StorageError::Damaged { .. }) => complete = false,
+            Err(error) => return Err(error),
+        }
+    }
+    if !complete {
+        tracing::error!(repository = %name, "a manifest cannot be read: what it names is unknown, so nothing is removed");
+        return Ok(Vec::new());
+    }
+    candidates.retain(|digest| !needed.contains(digest));
+    Ok(candidates)
+}
+
+/// What a manifest says, if it can be read. Looking at it is no use of it.
+fn names(vault: &Vault, digest: &Digest) -> Option<Manifest> {
+    let bytes = vault.open(digest).ok()??.read_all().ok()?;
+    if !digest.matches(&bytes) {
+        return None;
+    }
+    Manifest::parse(&bytes).ok()
+}
+
+fn linked(directory: &Path) -> Result<Vec<Digest>, StorageError> {
+    Ok(durable::entries(directory)?.iter().filter_map(|(name, _)| layout::parse_file_name(name)).collect())
+}
+
+fn blobs(directory: &Path) -> Result<Vec<Digest>, StorageError> {
+    let algorithm = directory.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
+    let digests = durable::entries(directory)?;
+    Ok(digests.iter().filter_map(|(name, _)| format!("{algorithm}:{name}").parse().ok()).collect())
+}

@@ -1,0 +1,293 @@
+//! The hosted half of the store: repositories that clients push to, and that nobody else has.
+//!
+//! What is written here is durable when the call returns. What was written and is not there any more, or is damaged, is
+//! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::time::Duration;
+
+use super::blob::BlobFile;
+use super::durable;
+use super::error::StorageError;
+use super::garbage::{self, Collected};
+use super::hosted_files::{add_blob_link, link, open, read_tag, repositories, set_link};
+use super::index::{Change, State};
+use super::layout::{self, RepositoryDirectory};
+use super::link::Link;
+use super::record::TagRecord;
+use super::suspects::Garbage;
+use super::vault::Vault;
+use crate::oci::{Digest, RepoName, Tag};
+
+/// Locks for changes to a repository's manifests and tags; two repositories that share one wait for each other at times.
+const LOCKS: usize = 64;
+/// How long a listing waits for the index to have caught up before it reads the files instead.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+/// All hosted repositories. Clones share them. Every method blocks on the disk.
+#[derive(Clone)]
+pub struct Hosted {
+    vault: Arc<Vault>,
+    locks: Arc<Locks>,
+}
+
+struct Locks {
+    hasher: RandomState,
+    each: [Mutex<()>; LOCKS],
+}
+
+impl Hosted {
+    pub(super) fn new(vault: Arc<Vault>) -> Hosted {
+        let each = std::array::from_fn(|_| Mutex::new(()));
+        Hosted { vault, locks: Arc::new(Locks { hasher: RandomState::new(), each }) }
+    }
+
+    /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
+    ///
+    /// # Errors
+    /// The disk fails, or has lost it.
+    pub fn open(&self, name: &RepoName, digest: &Digest) -> Result<Option<(Link, BlobFile)>, StorageError> {
+        let _undisturbed = self.vault.undisturbed();
+        open(&self.vault, name, digest)
+    }
+
+    /// What a repository holds under a digest, whether or not its content is still there.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn link(&self, name: &RepoName, digest: &Digest) -> Result<Option<Link>, StorageError> {
+        link(&self.vault, name, digest)
+    }
+
+    /// What a tag means.
+    ///
+    /// # Errors
+    /// The disk fails, or has lost it.
+    pub fn tag(&self, name: &RepoName, tag: &Tag) -> Result<Option<Digest>, StorageError> {
+        read_tag(&self.repository(name).tag(tag))
+    }
+
+    /// A repository's tags, in byte order.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn tags(&self, name: &RepoName) -> Result<Vec<Tag>, StorageError> {
+        let entries = durable::entries(&self.repository(name).tags())?;
+        let mut tags: Vec<Tag> = entries.into_iter().filter_map(|(tag, _)| tag.parse().ok()).collect();
+        tags.sort_unstable();
+        Ok(tags)
+    }
+
+    /// Whether anything is in it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn exists(&self, name: &RepoName) -> Result<bool, StorageError> {
+        let directory = self.repository(name);
+        Ok(!durable::is_empty(&directory.links())? || !durable::is_empty(&directory.tags())?)
+    }
+
+    /// The descriptors of what refers to a manifest, in the order of their digests.
+    ///
+    /// # Errors
+    /// The disk fails, or has lost one.
+    pub fn referrers(&self, name: &RepoName, subject: &Digest) -> Result<Vec<(Digest, Vec<u8>)>, StorageError> {
+        let mut found = Vec::new();
+        for (file, path) in durable::entries(&self.repository(name).referrers(subject))? {
+            let Some(referrer) = layout::parse_file_name(&file) else { continue };
+            if let Some(descriptor) = durable::read_ours(&path)? {
+                found.push((referrer, descriptor));
+            }
+        }
+        found.sort_unstable_by_key(|(referrer, _)| *referrer);
+        Ok(found)
+    }
+
+    /// The repositories after one in which something is, in byte order.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn repositories(&self, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>, StorageError> {
+        let index = &self.vault.index;
+        if index.settle(CATCH_UP) && matches!(index.state(), State::Ready) {
+            return Ok(index.hosted(after, limit));
+        }
+        let mut names = Vec::new();
+        for (name, _) in repositories(&self.vault.layout.hosted())? {
+            if after.is_none_or(|after| name > *after) && self.exists(&name)? {
+                names.push(name);
+            }
+        }
+        names.sort_unstable();
+        names.truncate(limit);
+        Ok(names)
+    }
+
+    /// Some repositories that hold a digest, as far as the index knows.
+    pub fn holders(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
+        self.vault.index.hosts_of(digest, limit)
+    }
+
+    /// Takes small content in one go. No repository holds it yet.
+    ///
+    /// # Errors
+    /// It hashes to something else, or the disk fails.
+    pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
+        self.vault.put(digest, content)
+    }
+
+    /// Lets a repository have a blob that another holds. Says whether it came to that.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn mount(&self, from: &RepoName, to: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
+        let _open = self.vault.while_open()?;
+        match open(&self.vault, from, digest) {
+            Ok(Some((_, blob))) => add_blob_link(&self.vault, to, digest, blob.size()).map(|()| true),
+            // What is lost must be pushed.
+            Ok(None) | Err(StorageError::Lost { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Begins a change to a repository's manifests and tags. Others wait until it is dropped.
+    ///
+    /// # Errors
+    /// The server is stopping.
+    pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
+        let open = self.vault.while_open()?;
+        let slot = self.locks.hasher.hash_one(name) as usize % LOCKS;
+        let turn = self.locks.each[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
+    }
+
+    /// Sets content aside that is not what its digest says.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn quarantine(&self, digest: &Digest, reason: &'static str) -> Result<(), StorageError> {
+        self.vault.quarantine(digest, reason)
+    }
+
+    /// What could be collected if it stayed unused, and for how long it has been. Removes nothing.
+    ///
+    /// # Errors
+    /// The files could not be read completely: nothing is concluded then.
+    pub fn garbage(&self) -> Result<Vec<Garbage>, StorageError> {
+        garbage::look(&self.vault)
+    }
+
+    /// Removes what nobody has needed for at least `grace`.
+    ///
+    /// # Errors
+    /// The files could not be read completely, or one could not be removed.
+    pub fn collect_garbage(&self, grace: Duration) -> Result<Collected, StorageError> {
+        garbage::collect(&self.vault, grace)
+    }
+
+    fn repository(&self, name: &RepoName) -> RepositoryDirectory {
+        self.vault.layout.hosted_repository(name)
+    }
+}
+
+/// A change to one repository, during which nobody else changes its manifests and tags, and no garbage is collected.
+pub struct Edit<'a> {
+    vault: &'a Vault,
+    name: &'a RepoName,
+    directory: RepositoryDirectory,
+    _turn: MutexGuard<'a, ()>,
+    _open: RwLockReadGuard<'a, bool>,
+}
+
+impl Edit<'_> {
+    /// As [`Hosted::open`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open(&self, digest: &Digest) -> Result<Option<(Link, BlobFile)>, StorageError> {
+        open(self.vault, self.name, digest)
+    }
+
+    /// As [`Hosted::tag`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn tag(&self, tag: &Tag) -> Result<Option<Digest>, StorageError> {
+        read_tag(&self.directory.tag(tag))
+    }
+
+    /// The repository has this content from now on.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set_link(&self, digest: &Digest, link: Link) -> Result<(), StorageError> {
+        set_link(self.vault, self.name, digest, link)
+    }
+
+    /// The repository does not have this content any more. Says whether it had.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_link(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let was = durable::remove(&self.directory.link(digest))?;
+        self.vault.index.record(Change::Unlinked { repository: self.name.clone().into(), digest: *digest });
+        Ok(was)
+    }
+
+    /// The tag means this from now on.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<(), StorageError> {
+        let at = self.vault.clock.unix_seconds();
+        let record = serde_json::to_vec(&TagRecord { digest: *digest, at, is_fallback: false, absent: None }).unwrap_or_default();
+        self.vault.replace(self.directory.tag(tag), &record)?;
+        let (repository, tag) = (self.name.clone().into(), tag.clone());
+        self.vault.index.record(Change::TagSet { repository, tag, digest: *digest, at });
+        Ok(())
+    }
+
+    /// The tag means nothing any more. Says whether it did.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_tag(&self, tag: &Tag) -> Result<bool, StorageError> {
+        let was = durable::remove(&self.directory.tag(tag))?;
+        self.vault.index.record(Change::TagRemoved { repository: self.name.clone().into(), tag: tag.clone() });
+        Ok(was)
+    }
+
+    /// The tags that mean this digest. One that cannot be read means nothing that can be served.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn tags_of(&self, digest: &Digest) -> Result<Vec<Tag>, StorageError> {
+        let mut tags = Vec::new();
+        for (tag, path) in durable::entries(&self.directory.tags())? {
+            let Ok(tag) = tag.parse() else { continue };
+            match read_tag(&path) {
+                Ok(Some(meant)) if meant == *digest => tags.push(tag),
+                Ok(_) | Err(StorageError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(tags)
+    }
+
+    /// `referrer` refers to `subject`, which need not be here.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn add_referrer(&self, subject: &Digest, referrer: &Digest, descriptor: &[u8]) -> Result<(), StorageError> {
+        self.vault.replace(self.directory.referrer(subject, referrer), descriptor)
+    }
+
+    /// `referrer` refers to nothing any more.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_referrer(&self, subject: &Digest, referrer: &Digest) -> Result<(), StorageError> {
+        durable::remove(&self.directory.referrer(subject, referrer)).map(|_was| ())
+    }
+}

@@ -1,0 +1,88 @@
+//! The files of hosted repositories: links, tags, and where they are. Knows nothing of who changes them when.
+
+use std::path::{Path, PathBuf};
+
+use super::blob::BlobFile;
+use super::durable;
+use super::error::StorageError;
+use super::index::Change;
+use super::layout::{self, Inside};
+use super::link::Link;
+use super::record::TagRecord;
+use super::suspects::Suspect;
+use super::vault::Vault;
+use crate::oci::{Digest, RepoName};
+
+/// A repository has a blob from now on. A manifest of the same digest stays one.
+pub fn add_blob_link(vault: &Vault, name: &RepoName, digest: &Digest, size: u64) -> Result<(), StorageError> {
+    match link(vault, name, digest) {
+        Ok(Some(Link::Manifest { .. })) => Ok(()),
+        Ok(_) | Err(StorageError::Damaged { .. }) => set_link(vault, name, digest, Link::Blob { size }),
+        Err(error) => Err(error),
+    }
+}
+
+/// A repository has this content from now on.
+pub fn set_link(vault: &Vault, name: &RepoName, digest: &Digest, new: Link) -> Result<(), StorageError> {
+    use_of(vault, name, digest);
+    if link(vault, name, digest).is_ok_and(|old| old == Some(new)) {
+        return Ok(());
+    }
+    vault.replace(vault.layout.hosted_repository(name).link(digest), &new.to_json())?;
+    // From here on it is ours, and no matter of the cache's.
+    vault.space.gone(digest);
+    vault.index.record(Change::Linked { repository: name.clone().into(), digest: *digest, link: new });
+    Ok(())
+}
+
+/// What a repository's link to a digest says, if there is one.
+pub fn link(vault: &Vault, name: &RepoName, digest: &Digest) -> Result<Option<Link>, StorageError> {
+    let path = vault.layout.hosted_repository(name).link(digest);
+    let Some(bytes) = durable::read_ours(&path)? else { return Ok(None) };
+    Link::from_json(&bytes).map(Some).ok_or(StorageError::Damaged { path })
+}
+
+/// What a link says is here, is, or is lost.
+pub fn open(vault: &Vault, name: &RepoName, digest: &Digest) -> Result<Option<(Link, BlobFile)>, StorageError> {
+    use_of(vault, name, digest);
+    let Some(link) = link(vault, name, digest)? else { return Ok(None) };
+    match vault.open(digest)? {
+        Some(blob) if blob.size() == link.size() => Ok(Some((link, blob))),
+        Some(_) => {
+            vault.quarantine(digest, "its length is wrong")?;
+            Err(StorageError::Lost { digest: *digest, new: true })
+        }
+        None => Err(StorageError::Lost { digest: *digest, new: false }),
+    }
+}
+
+fn use_of(vault: &Vault, name: &RepoName, digest: &Digest) {
+    vault.suspects.clear(&Suspect::Link(name.clone(), *digest));
+    vault.suspects.clear(&Suspect::Blob(*digest));
+}
+
+/// What a tag's file says.
+pub fn read_tag(path: &Path) -> Result<Option<Digest>, StorageError> {
+    let Some(bytes) = durable::read_ours(path)? else { return Ok(None) };
+    let record: Option<TagRecord> = serde_json::from_slice(&bytes).ok();
+    record.map(|record| Some(record.digest)).ok_or_else(|| StorageError::Damaged { path: path.to_owned() })
+}
+
+/// Every repository below a directory, and where it is.
+pub fn repositories(root: &Path) -> Result<Vec<(RepoName, PathBuf)>, StorageError> {
+    let mut found = Vec::new();
+    // Depth is bounded by the length of a repository's name.
+    let mut ahead = vec![(String::new(), root.to_owned())];
+    while let Some((name, path)) = ahead.pop() {
+        for (component, below) in durable::entries(&path)? {
+            if layout::inside(&component) == Inside::Repository {
+                let name = if name.is_empty() { component } else { format!("{name}/{component}") };
+                ahead.push((name, below));
+            }
+        }
+        if let Ok(name) = name.parse() {
+            found.push((name, path));
+        }
+    }
+    Ok(found)
+}

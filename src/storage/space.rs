@@ -1,0 +1,297 @@
+//! How much disk the cache may use, and does: room is taken before bytes are written, so that the limit holds at every
+//! moment.
+//!
+//! Counted are whole blocks of [`BLOCK`] bytes for the length of each cached blob and of each file on its way in: that is
+//! what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted: links and
+//! tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes anything.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::error::StorageError;
+use crate::clock::Clock;
+use crate::oci::Digest;
+
+/// Bytes that a file's length is rounded up to.
+const BLOCK: u64 = 4096;
+/// Bytes by which a file of unknown length grows.
+const STEP: u64 = 1 << 20;
+/// How long the file system is believed to have the room that it said it has, but for what was granted since.
+const SAMPLED: Duration = Duration::from_secs(1);
+
+/// How much the cache may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most bytes of cached blobs, those on their way in included.
+    pub max_size: u64,
+    /// Bytes of the file system that are left free.
+    pub min_free: u64,
+}
+
+/// Bytes on disk for so many bytes of content.
+pub fn footprint(length: u64) -> u64 {
+    length.div_ceil(BLOCK).saturating_mul(BLOCK)
+}
+
+/// What is used now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// By complete blobs.
+    pub blobs: u64,
+    /// By what was left half-way in.
+    pub parts: u64,
+    /// Granted to what is on its way in.
+    pub reserved: u64,
+}
+
+impl Usage {
+    /// All of it.
+    pub fn total(self) -> u64 {
+        self.blobs + self.parts + self.reserved
+    }
+}
+
+/// The account. Clones share it.
+#[derive(Clone)]
+pub struct Space {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    limits: Limits,
+    directory: PathBuf,
+    clock: Clock,
+    account: Mutex<Account>,
+}
+
+#[derive(Default)]
+struct Account {
+    // As many as there are cached blobs.
+    blobs: HashMap<Digest, u64>,
+    // As many as there are files in ingest/ that nobody writes to.
+    parts: HashMap<Digest, u64>,
+    usage: Usage,
+    free: Option<(Instant, u64)>,
+}
+
+impl Space {
+    /// The account of `directory`, in which nothing is yet.
+    pub fn new(limits: Limits, directory: PathBuf, clock: Clock) -> Space {
+        Space { inner: Arc::new(Inner { limits, directory, clock, account: Mutex::default() }) }
+    }
+
+    /// What is allowed.
+    pub fn limits(&self) -> Limits {
+        self.inner.limits
+    }
+
+    /// What is used.
+    pub fn usage(&self) -> Usage {
+        self.lock().usage
+    }
+
+    /// Takes room for a file of `length` bytes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn reserve(&self, length: u64) -> Result<Room, StorageError> {
+        let room = Room { held: Arc::new(Held { space: self.clone(), bytes: Mutex::new(0) }) };
+        room.cover_exactly(length)?;
+        Ok(room)
+    }
+
+    /// Bytes that have to go before `length` more fit under the limit; `None`: they never will.
+    pub fn lacking(&self, length: u64) -> Option<u64> {
+        let Limits { max_size, min_free } = self.inner.limits;
+        // With the block of a mark.
+        let wanted = footprint(length).saturating_add(BLOCK);
+        let over = self.usage().total().saturating_add(wanted).saturating_sub(max_size);
+        let short = min_free.saturating_add(wanted).saturating_sub(free_bytes(&self.inner.directory));
+        (wanted <= max_size).then_some(over.max(short))
+    }
+
+    /// A blob of `length` bytes is here.
+    pub fn kept(&self, digest: &Digest, length: u64) {
+        let mut account = self.lock();
+        let now = footprint(length);
+        let before = account.blobs.insert(*digest, now).unwrap_or(0);
+        account.usage.blobs = account.usage.blobs - before + now;
+    }
+
+    /// A blob is not here any more, or not the cache's.
+    pub fn gone(&self, digest: &Digest) {
+        let mut account = self.lock();
+        let before = account.blobs.remove(digest).unwrap_or(0);
+        account.usage.blobs -= before;
+        // What the file system has free is asked anew.
+        account.free = None;
+    }
+
+    /// Something half-way in was left behind, or found at start.
+    pub fn left(&self, digest: &Digest, length: u64) {
+        let mut account = self.lock();
+        // With the block of its mark.
+        let now = footprint(length) + BLOCK;
+        let before = account.parts.insert(*digest, now).unwrap_or(0);
+        account.usage.parts = account.usage.parts - before + now;
+    }
+
+    /// Something half-way in is gone on with, or gone.
+    pub fn taken_up(&self, digest: &Digest) {
+        let mut account = self.lock();
+        let before = account.parts.remove(digest).unwrap_or(0);
+        account.usage.parts -= before;
+        account.free = None;
+    }
+
+    /// What is half-way in and nobody's.
+    pub fn parts(&self) -> Vec<Digest> {
+        self.lock().parts.keys().copied().collect()
+    }
+
+    fn grant(&self, more: u64) -> Result<(), StorageError> {
+        let Limits { max_size, min_free } = self.inner.limits;
+        let now = self.inner.clock.tick();
+        let mut account = self.lock();
+        if account.usage.total().saturating_add(more) > max_size {
+            return Err(StorageError::NoRoom);
+        }
+        let sampled = account.free.filter(|(at, _)| now.saturating_duration_since(*at) < SAMPLED);
+        let free = match sampled {
+            Some((_, free)) => free,
+            None => {
+                let free = free_bytes(&self.inner.directory);
+                account.free = Some((now, free));
+                free
+            }
+        };
+        if free < min_free.saturating_add(more) {
+            return Err(StorageError::NoRoom);
+        }
+        account.free = account.free.map(|(at, free)| (at, free - more));
+        account.usage.reserved += more;
+        Ok(())
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.lock().usage.reserved -= bytes;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        self.inner.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a file system that cannot be asked is believed to have: the writes themselves will tell.
+fn free_bytes(directory: &std::path::Path) -> u64 {
+    rustix::fs::statvfs(directory).map_or(u64::MAX, |free| free.f_bavail.saturating_mul(free.f_frsize))
+}
+
+/// Room that was taken for one file. Clones share it; given back when the last is dropped.
+#[derive(Clone)]
+pub struct Room {
+    held: Arc<Held>,
+}
+
+struct Held {
+    space: Space,
+    bytes: Mutex<u64>,
+}
+
+impl Room {
+    /// Makes it enough for `length` bytes; grows by [`STEP`] if it has to.
+    ///
+    /// # Errors
+    /// There is no more.
+    pub fn cover(&self, length: u64) -> Result<(), StorageError> {
+        let held = *self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        if footprint(length) + BLOCK <= held {
+            return Ok(());
+        }
+        self.cover_exactly(length.saturating_add(STEP)).or_else(|_| self.cover_exactly(length))
+    }
+
+    /// Makes it enough for `length` bytes, and no more.
+    ///
+    /// # Errors
+    /// There is no more.
+    pub fn cover_exactly(&self, length: u64) -> Result<(), StorageError> {
+        let mut held = self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        // With the block of the file's mark.
+        let more = footprint(length).saturating_add(BLOCK).saturating_sub(*held);
+        self.held.space.grant(more)?;
+        *held += more;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let bytes = *self.bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.space.give_back(bytes);
+    }
+}
+
+/// Length of a file, or nothing if it is not there.
+pub fn length_of(path: &std::path::Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn space(max_size: u64, min_free: u64) -> Space {
+        Space::new(Limits { max_size, min_free }, std::env::temp_dir(), Clock::system())
+    }
+
+    #[test]
+    fn room_is_granted_to_the_last_block_and_given_back() {
+        let space = space(10 * BLOCK, 0);
+        let first = space.reserve(5 * BLOCK).unwrap();
+        assert!(matches!(space.reserve(4 * BLOCK), Err(StorageError::NoRoom)), "a mark has a block, too");
+        let second = space.reserve(3 * BLOCK - 5).unwrap();
+        assert_eq!(space.usage().reserved, 10 * BLOCK);
+        assert!(second.cover(3 * BLOCK + 1).is_err());
+        drop((first, second));
+        assert_eq!(space.usage().total(), 0);
+        assert_eq!((space.lacking(9 * BLOCK), space.lacking(10 * BLOCK)), (Some(0), None));
+    }
+
+    #[test]
+    fn what_the_file_system_must_keep_free_is_not_granted() {
+        assert!(matches!(space(u64::MAX / 4, u64::MAX / 2).reserve(1), Err(StorageError::NoRoom)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_limit_holds_whatever_is_asked_for(steps in prop::collection::vec((0u8..5, 0u64..8, 0u64..40_000), 1..200)) {
+            let space = space(30 * BLOCK, 0);
+            let mut rooms = HashMap::new();
+            for (step, which, length) in steps {
+                let digest = Digest::sha256(&which.to_le_bytes());
+                match step {
+                    0 | 1 => if let Ok(room) = space.reserve(length) {
+                        rooms.insert(which, (room, length));
+                    },
+                    2 => if let Some((room, _)) = rooms.get(&which) {
+                        let _ = room.cover(length);
+                    },
+                    3 => if let Some((room, length)) = rooms.remove(&which) {
+                        drop(room);
+                        space.kept(&digest, length);
+                    },
+                    _ => space.gone(&digest),
+                }
+                prop_assert!(space.usage().total() <= 30 * BLOCK, "{:?}", space.usage());
+            }
+            rooms.clear();
+            prop_assert_eq!(space.usage().reserved, 0);
+        }
+    }
+}
