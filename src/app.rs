@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use globset::GlobSet;
 use prometheus::Registry;
+use sd_notify::NotifyState;
 use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -22,7 +23,9 @@ use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
 use crate::http::{self, Mirror, Ours};
+use crate::metric;
 use crate::routing::{Mirrored, Routes};
+use crate::secret::Secret;
 use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
 use crate::storage::{self, OpenError, StorageError, Store};
 use crate::task;
@@ -136,14 +139,16 @@ impl Server {
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let cache = Arc::new(Cache::new(store.clone(), origins, cache_settings(config), pins(config)?, clock.clone(), &registry));
+        let (settings, pins) = (cache_settings(config), pins(config)?);
+        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache, routes(config)?, ours.clone(), clock.clone(), figures.clone());
-        let pages = Admin::new(registry, drain.clone(), store.clone());
+        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        show_cap(config, &registry);
+        let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,
@@ -217,6 +222,10 @@ pub fn run(config: Config) -> Result<(), Error> {
     let done = runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
+        task::spawn("systemd", async {
+            tell_systemd(NotifyState::Ready).await;
+            feed_watchdog().await;
+        });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
             loop {
@@ -225,6 +234,8 @@ pub fn run(config: Config) -> Result<(), Error> {
                     _ = interrupt.recv() => {}
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
+                // Past a second systemd is not waited for: clients are.
+                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -235,6 +246,26 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Fills that nobody waits for must not hold up the end; what they wrote is discarded at the next start.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
+/// listen, so nothing that clients wait for may stand behind it.
+async fn tell_systemd(state: NotifyState<'static>) {
+    task::blocking(move || {
+        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
+            tracing::warn!(%error, ?state, "systemd cannot be told");
+        }
+    })
+    .await;
+}
+
+/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
+async fn feed_watchdog() {
+    let Some(limit) = sd_notify::watchdog_enabled() else { return };
+    loop {
+        tell_systemd(NotifyState::Watchdog).await;
+        tokio::time::sleep(limit / 2).await;
+    }
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
@@ -248,8 +279,19 @@ fn raise_descriptor_limit() {
 }
 
 fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {
-    let tls = tls.map(|tls| TlsFiles { cert: tls.cert.as_path().to_owned(), key: tls.key.as_path().to_owned() });
+    let tls = tls.map(|tls| TlsFiles {
+        cert: tls.cert.as_path().to_owned(),
+        key: tls.key.as_path().to_owned(),
+        client_ca: tls.client_ca.as_ref().map(|path| path.as_path().to_owned()),
+    });
     server::Settings { name, listen: listen.addr(), tls, limits: Limits::default() }
+}
+
+/// Beside `larder_cache_bytes`, so that a dashboard need not know the configuration.
+fn show_cap(config: &Config, registry: &Registry) {
+    let help = "The most bytes that cached content may take on disk: cache.max_size.";
+    let cap = metric::gauge(registry, "larder_cache_max_bytes", help);
+    cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
@@ -337,12 +379,14 @@ fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<
             fallbacks: upstream.fallback.iter().map(uri).collect::<Result<_, _>>()?,
             accounts: accounts.collect(),
             reserve: u64::from(upstream.reserve.get()),
+            proxies: proxies(&upstream.proxy, &config.proxies),
             extra_ca,
             connect_timeout: upstream.connect_timeout.get(),
             header_timeout: upstream.header_timeout.get(),
             stall_timeout: upstream.stall_timeout.get(),
             max_connections: upstream.max_connections.get() as usize,
             parallel: upstream.parallel.get() as usize,
+            bandwidth: upstream.bandwidth.per_second(),
         };
         Upstream::new(settings, clock.clone(), metrics.clone())
             .map_err(|source| Error::Upstream { name, source: Box::new(source) })
@@ -363,6 +407,21 @@ fn origins(config: &Config, upstreams: Vec<Upstream>) -> Result<Vec<Origin>, Err
 
 fn globs(upstream: &config::Upstream, patterns: &[Pattern]) -> Result<GlobSet, Error> {
     Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
+}
+
+fn proxies(proxy: &config::Proxy, environment: &config::ProxyVariables) -> upstream::Proxies {
+    match proxy {
+        config::Proxy::None => upstream::Proxies::default(),
+        config::Proxy::Env => upstream::Proxies {
+            http: environment.http.clone(),
+            https: environment.https.clone(),
+            not_for: environment.not_for.clone(),
+        },
+        config::Proxy::Url(url) => {
+            let url = Some(Secret::new(url.as_str()));
+            upstream::Proxies { http: url.clone(), https: url, not_for: String::new() }
+        }
+    }
 }
 
 fn routes(config: &Config) -> Result<Routes, Error> {

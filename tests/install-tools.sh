@@ -5,10 +5,13 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -qq --yes --no-install-recommends \
     build-essential ca-certificates \
-    busybox-static conmon containerd crun docker.io docker-registry iptables podman runc skopeo uidmap >/dev/null
+    apache2-utils buildah busybox-static conmon containerd crun curl docker.io docker-registry iptables openssl podman \
+    prometheus runc skopeo systemd tinyproxy uidmap >/dev/null
 # From Debian 13 on the client is a package of its own.
 apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || true
+# For the Kubernetes manifests; where kubectl came from elsewhere, it stays.
+command -v kubectl >/dev/null || apt-get install -qq --yes --no-install-recommends kubernetes-client >/dev/null
 # Debian starts what it installs; the tests start their own, and a port or a socket in use would be in their way.
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now docker-registry.service >/dev/null 2>&1 || true
+    systemctl disable --now docker-registry.service prometheus.service tinyproxy.service >/dev/null 2>&1 || true
 fi

@@ -9,6 +9,8 @@ mod action;
 mod challenge;
 mod credential;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod grant;
 pub mod htpasswd;
 mod identity;

@@ -22,7 +22,7 @@ use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};
 use crate::storage::{BlobFile, Link, Store};
 use crate::task;
-use crate::upstream::{Span, Upstream, UpstreamError};
+use crate::upstream::{Priority, Span, Upstream, UpstreamError};
 
 /// How far ahead of the watermark a range may begin and still wait for it: about what several connections have in flight.
 const NEAR: u64 = 32 << 20;
@@ -62,11 +62,23 @@ impl Blobs {
         Blobs { store, origins, manifests, metrics, rooms, first_byte_timeout, flights, rights }
     }
 
-    /// A blob, complete or while it is fetched.
+    /// A blob, complete or while it is fetched, for a client.
     ///
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+        self.get_for(Priority::Foreground, repository, digest).await
+    }
+
+    /// Brings a blob here that no client has asked for yet.
+    ///
+    /// # Errors
+    /// As [`Blobs::get`], or the fill failed.
+    pub async fn bring(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
+        self.get_for(Priority::Background, repository, digest).await?.kept().await
+    }
+
+    async fn get_for(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
         let boarding = match self.find(repository, digest).await? {
             Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
             Found::Unlinked(blob) => match self.flights.running(digest, repository) {
@@ -77,7 +89,7 @@ impl Blobs {
                     return Ok(self.kept(blob, digest, Outcome::Revalidated));
                 }
             },
-            Found::Nothing => self.flights.board(digest, repository)?,
+            Found::Nothing => self.board(whom, repository, digest)?,
         };
         let boarding = match boarding {
             Boarding::Elsewhere(seat) => {
@@ -86,14 +98,14 @@ impl Blobs {
                 match self.follow(seat, repository, digest, Outcome::Joined).await {
                     Ok(blob) => return Ok(blob),
                     // The other repository's trouble need not be ours.
-                    Err(_) => self.flights.board(digest, repository)?,
+                    Err(_) => self.board(whom, repository, digest)?,
                 }
             }
             boarding => boarding,
         };
         match boarding {
             Boarding::Lead(pilot, seat) => {
-                self.lead(repository, digest, pilot)?;
+                self.lead(repository, digest, pilot, &seat)?;
                 self.follow(seat, repository, digest, Outcome::Miss).await
             }
             Boarding::Join(seat) | Boarding::Elsewhere(seat) => {
@@ -155,7 +167,8 @@ impl Blobs {
         };
         let upstream = self.origins.of(repository)?;
         let span = Span { start: range.start, end: Some(range.end) };
-        match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span)).await {
+        let flow = upstream.flow(Priority::Foreground);
+        match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span, &flow)).await {
             Ok(Ok(body)) if body.is_part => {
                 let source = Source::Passing(Box::new(body));
                 Ok(Blob { size: Some(size), outcome: Outcome::Bypass, source })
@@ -163,6 +176,11 @@ impl Blobs {
             // Without ranges, without a free connection or without luck, the fill gets there, too.
             _ => Ok(blob),
         }
+    }
+
+    fn board(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Boarding, CacheError> {
+        let upstream = self.origins.of(repository)?;
+        self.flights.board(digest, repository, whom, |priority| upstream.flow(priority))
     }
 
     fn kept(&self, blob: BlobFile, digest: &Digest, outcome: Outcome) -> Blob {
@@ -217,12 +235,13 @@ impl Blobs {
         });
     }
 
-    fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot) -> Result<(), CacheError> {
+    fn lead(&self, repository: &Repository, digest: &Digest, pilot: Pilot, seat: &Seat) -> Result<(), CacheError> {
         let fill = Fill {
             repository: repository.clone(),
             digest: *digest,
             announced: self.manifests.announced(repository, digest),
             upstream: self.origins.of(repository)?.clone(),
+            flow: seat.flow().clone(),
             store: self.store.clone(),
             rooms: self.rooms.clone(),
             metrics: self.metrics.clone(),
@@ -281,7 +300,8 @@ async fn may_read(upstream: &Upstream, repository: &Repository, digest: &Digest)
     match upstream.head_blob(&repository.name, digest).await {
         Err(error) if error.is_doubtful() => {
             let first_byte = Span { start: 0, end: Some(1) };
-            upstream.blob(&repository.name, digest, first_byte).await.map(|_body| ())
+            let flow = upstream.flow(Priority::Foreground);
+            upstream.blob(&repository.name, digest, first_byte, &flow).await.map(|_body| ())
         }
         answer => answer.map(|_size| ()),
     }

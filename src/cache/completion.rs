@@ -98,7 +98,7 @@ impl Completion {
         let (manifest, _) = self.manifests.get(repository, attestation, OnBehalfOf::Completion).await?;
         let Ok(manifest) = Manifest::parse(&manifest.bytes) else { return Ok(()) };
         for blob in manifest.blobs().filter(|blob| !blob.is_non_distributable()) {
-            self.blobs.get(repository, &blob.digest).await?.kept().await?;
+            self.blobs.bring(repository, &blob.digest).await?;
         }
         Ok(())
     }

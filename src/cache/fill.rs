@@ -18,7 +18,7 @@ use super::room::Rooms;
 use crate::oci::{Digest, Hasher, Repository};
 use crate::storage::{BlobFile, Ingest, Link, Room, StorageError, Store};
 use crate::task;
-use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
 /// Bytes that stay behind the watermark until the digest is right; a shorter blob is shown only whole.
 const HOLDBACK: u64 = 64 << 10;
@@ -39,6 +39,8 @@ pub struct Fill {
     pub announced: Option<u64>,
     /// Where it comes from.
     pub upstream: Upstream,
+    /// In which share of the line.
+    pub flow: Flow,
     /// Where it goes.
     pub store: Store,
     /// Who makes room there.
@@ -84,8 +86,8 @@ impl Fill {
     }
 
     fn source(&self) -> Source {
-        let (upstream, repo, digest) = (self.upstream.clone(), self.repository.name.clone(), self.digest);
-        Source { upstream, repo, digest }
+        let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
+        Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest }
     }
 
     async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
@@ -111,13 +113,7 @@ impl Fill {
         result.map_err(|error| (error, began))
     }
 
-    async fn fill(
-        &self,
-        pilot: &Pilot,
-        attempt: u32,
-        ingest: Ingest,
-        room: Room,
-    ) -> Result<BlobFile, CacheError> {
+    async fn fill(&self, pilot: &Pilot, attempt: u32, ingest: Ingest, room: Room) -> Result<BlobFile, CacheError> {
         let from = ingest.passed();
         // Before upstream is asked for what could not be kept. A stranger's word on a length takes no room from others.
         if let Some(size) = self.announced
@@ -129,7 +125,9 @@ impl Fill {
         let body = match self.open(from).await {
             Ok(body) => body,
             // The last attempt ended between its last byte and the commit.
-            Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, room, attempt, Some(from)).await,
+            Err(UpstreamError::OutOfRange { .. }) if from > 0 => {
+                return self.finish(ingest, room, attempt, Some(from)).await;
+            }
             Err(error) => {
                 self.set_aside(ingest, room).await;
                 return Err(self.upstream_error(error));
@@ -169,7 +167,7 @@ impl Fill {
     async fn open(&self, from: u64) -> Result<BlobBody, UpstreamError> {
         let worth_parts = self.announced.is_some_and(|size| size >= from + 2 * PART) && self.upstream.parallel() > 1;
         let span = Span { start: from, end: worth_parts.then_some(from + PART) };
-        self.upstream.blob(&self.repository.name, &self.digest, span).await
+        self.upstream.blob(&self.repository.name, &self.digest, span, &self.flow).await
     }
 
     /// What a manifest says and what upstream says of the length must be one; `None`: they are not.

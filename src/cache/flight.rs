@@ -13,6 +13,7 @@ use super::error::CacheError;
 use super::part::Source;
 use crate::oci::{Digest, Hasher, Repository};
 use crate::storage::{BlobFile, Growing};
+use crate::upstream::{Flow, Priority};
 
 /// Flights at one time. They outlive their clients, so clients alone do not bound them.
 const MAX_FLIGHTS: usize = 1024;
@@ -70,9 +71,15 @@ impl fmt::Debug for Unkept {
 #[derive(Clone, Debug)]
 pub struct Seat {
     progress: watch::Receiver<Progress>,
+    flow: Flow,
 }
 
 impl Seat {
+    /// The fill's share of the line.
+    pub fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
     /// How far the fill is now.
     pub fn now(&self) -> Progress {
         self.progress.borrow().clone()
@@ -164,14 +171,24 @@ impl Flights {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
-    /// Joins the flight of `digest`, or begins it.
+    /// Joins the flight of `digest`, or begins it with a share of the line that `flow` makes. A client's priority is
+    /// the flight's from then on.
     ///
     /// # Errors
     /// There are too many already.
-    pub fn board(&self, digest: &Digest, repository: &Repository) -> Result<Boarding, CacheError> {
+    pub fn board(
+        &self,
+        digest: &Digest,
+        repository: &Repository,
+        priority: Priority,
+        flow: impl FnOnce(Priority) -> Flow,
+    ) -> Result<Boarding, CacheError> {
         let mut flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(flight) = flights.get(digest) {
             let seat = flight.seat.clone();
+            if priority == Priority::Foreground {
+                seat.flow.raise();
+            }
             let ours = flight.repository == *repository;
             return Ok(if ours { Boarding::Join(seat) } else { Boarding::Elsewhere(seat) });
         }
@@ -179,7 +196,7 @@ impl Flights {
             return Err(CacheError::Busy);
         }
         let (progress, receiver) = watch::channel(Progress::Waiting);
-        let seat = Seat { progress: receiver };
+        let seat = Seat { progress: receiver, flow: flow(priority) };
         flights.insert(*digest, Flight { repository: repository.clone(), seat: seat.clone() });
         Ok(Boarding::Lead(Pilot { digest: *digest, progress, table: self.table.clone() }, seat))
     }

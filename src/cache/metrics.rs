@@ -70,6 +70,17 @@ impl Metrics {
         }
     }
 
+    /// Shows what can be counted of an upstream before there is any of it: an alert must tell "never" from "not measured".
+    pub fn expect(&self, upstream: &oci::Registry) {
+        self.fallback_tags.with_label_values(&[upstream.as_str()]);
+        for action in ["kept", "dropped"] {
+            self.tags_gone.with_label_values(&[upstream.as_str(), action]);
+        }
+        for missing in Missing::ALL {
+            self.incomplete.with_label_values(&[missing.as_str()]);
+        }
+    }
+
     /// An image was not offered.
     pub fn incomplete(&self, missing: Missing) {
         self.incomplete.with_label_values(&[missing.as_str()]).inc();

@@ -68,6 +68,7 @@ use crate::clock::Clock;
 use crate::oci::{Digest, RangeHeader, Reference, Repository};
 use crate::storage::Store;
 use crate::task;
+use crate::upstream::Report;
 
 /// A manifest, and how it came about.
 #[derive(Clone, Debug)]
@@ -133,6 +134,7 @@ impl Cache {
         let tags = Tags::new(store.clone(), of(), manifests.clone(), clock.clone(), lifetimes, counts());
         let completion = complete_indexes
             .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
+        origins.all().for_each(|(registry, _)| metrics.expect(registry));
         recovery::watch(&origins, &tags, clock);
         let keeper = Arc::new(Keeper {
             store: store.clone(),
@@ -167,6 +169,13 @@ impl Cache {
     /// The store below, for listings and figures.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How the upstreams are, in the order of their names.
+    pub fn upstreams(&self) -> Vec<Report> {
+        let mut reports: Vec<Report> = self.origins.all().map(|(_, origin)| origin.upstream.report()).collect();
+        reports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        reports
     }
 
     /// What the rate limits were spent on lately, the latest first.
@@ -224,7 +233,8 @@ impl Cache {
             }
         };
         let upstream = self.origins.of(repository)?;
-        if (upstream.is_down() || has_just_failed)
+        // A failed question alone may be the registry's own trouble, with its fallbacks as well as ever.
+        if (upstream.is_down() || (has_just_failed && !upstream.has_fallbacks()))
             && let Some(missing) = self.completeness.missing(repository, &answer.manifest).await?
         {
             self.metrics.incomplete(missing);

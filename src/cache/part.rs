@@ -15,7 +15,7 @@ use super::room::Rooms;
 use crate::oci::{Digest, RepoName};
 use crate::storage::{Landing, Room, StorageError};
 use crate::task;
-use crate::upstream::{BlobBody, Span, Upstream, UpstreamError};
+use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
 /// Most bytes that are held before they are written.
 const BATCH: usize = 256 << 10;
@@ -30,6 +30,8 @@ const PROGRESS: u64 = 1 << 20;
 pub struct Source {
     /// The registry.
     pub upstream: Upstream,
+    /// The fill's share of the line.
+    pub flow: Flow,
     /// The repository that it is asked in.
     pub repo: RepoName,
     /// The blob.
@@ -126,9 +128,9 @@ impl Part {
         let body = match open {
             Some(body) => body,
             None => {
-                let Source { upstream, repo, digest } = &self.source;
+                let Source { upstream, flow, repo, digest } = &self.source;
                 let rest = Span { start: self.at, end: self.span.end };
-                self.unless_cancelled(upstream.blob(repo, digest, rest)).await?.map_err(PartError::Upstream)?
+                self.unless_cancelled(upstream.blob(repo, digest, rest, flow)).await?.map_err(PartError::Upstream)?
             }
         };
         if body.total.zip(self.total).is_some_and(|(now, before)| now != before) {

@@ -164,7 +164,10 @@ impl Passage {
 
     async fn open(&self) -> Result<(BlobBody, u64), UpstreamError> {
         let origin = &self.unkept.origin;
-        let body = origin.upstream.blob(&origin.repo, &origin.digest, Span { start: self.at, end: None }).await?;
+        let body = origin
+            .upstream
+            .blob(&origin.repo, &origin.digest, Span { start: self.at, end: None }, &origin.flow)
+            .await?;
         let surplus = self.at.saturating_sub(body.start);
         Ok((body, surplus))
     }

@@ -57,9 +57,7 @@ impl Prefetch {
                 let (blobs, repository) = (this.blobs.clone(), repository.clone());
                 task::spawn("prefetch", async move {
                     // A failure is the fill's to tell, and its client's to meet.
-                    if let Ok(blob) = blobs.get(&repository, &digest).await {
-                        let _ = blob.kept().await;
-                    }
+                    let _ = blobs.bring(&repository, &digest).await;
                     drop(place);
                 });
             }

@@ -1,12 +1,12 @@
 //! `larder check-config`: is this file good, and what does it come to? Never starts anything, never shows a password.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::failure::Failure;
-use super::process_environment::larder_variables;
+use super::output;
+use super::process_environment::variables;
 use crate::config::Config;
 
 /// Check a configuration file, and print what is in effect with it.
@@ -22,16 +22,12 @@ pub(super) struct CheckConfig {
 
 impl CheckConfig {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let environment = larder_variables()?;
+        let environment = variables()?;
         let config = Config::load(Some(&self.file), environment.into_iter()).map_err(Failure::wrong_use)?;
         let mut text = config.to_toml_masked();
         for setting in config.not_yet_in_effect() {
             text.push_str(&format!("# note: this version does not act on {setting}\n"));
         }
-        match std::io::stdout().write_all(text.as_bytes()) {
-            // `larder check-config … | head` has seen enough.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(error)),
-            Ok(()) | Err(_) => Ok(()),
-        }
+        output::write(&text)
     }
 }

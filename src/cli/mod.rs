@@ -2,11 +2,21 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod cert;
+mod certificate;
 mod check_config;
 mod failure;
 mod logging;
+mod new_password;
+mod output;
 mod process_environment;
+mod replace_file;
 mod serve;
+mod setup;
+mod status;
+mod status_text;
+mod trust_places;
+mod user;
 
 use std::process::ExitCode;
 
@@ -24,6 +34,10 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Status(status::Status),
+    User(user::User),
+    Cert(cert::Cert),
+    Setup(setup::Setup),
 }
 
 /// Runs the command that the process was started with.
@@ -31,6 +45,10 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Status(command) => command.run(),
+        Command::User(command) => command.run(),
+        Command::Cert(command) => command.run(),
+        Command::Setup(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -48,11 +66,17 @@ mod tests {
     fn the_command_line_is_sound_and_every_help_has_an_example() {
         let cli = Cli::command();
         cli.clone().debug_assert();
-        for command in cli.get_subcommands().chain([&cli]) {
+        let nested = cli.get_subcommands().flat_map(|command| command.get_subcommands());
+        for command in cli.get_subcommands().chain(nested).chain([&cli]) {
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example: larder "), "{help}");
         }
-        for (command, detail) in [("serve", "Without a file"), ("check-config", "Passwords are masked")] {
+        for (command, detail) in [
+            ("serve", "Without a file"),
+            ("check-config", "Passwords are masked"),
+            ("status", "Exits with"),
+            ("setup", "kept beside them"),
+        ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");
         }

@@ -2,13 +2,17 @@
 
 use super::failure::Failure;
 
-/// The variables whose names begin like ours.
+/// Variables that name proxies; in lower case, too.
+const PROXIES: [&str; 4] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// The variables that concern us: those whose names begin like ours, and those that name proxies.
 ///
 /// # Errors
 /// One of them is not UTF-8: guessing what was meant could open another directory.
-pub(super) fn larder_variables() -> Result<Vec<(String, String)>, Failure> {
+pub(super) fn variables() -> Result<Vec<(String, String)>, Failure> {
+    let is_proxy = |name: &str| PROXIES.iter().any(|proxy| name == *proxy || name == proxy.to_ascii_lowercase());
     let ours = std::env::vars_os().filter_map(|(name, value)| {
-        let name = name.into_string().ok().filter(|name| name.starts_with("LARDER_"))?;
+        let name = name.into_string().ok().filter(|name| name.starts_with("LARDER_") || is_proxy(name))?;
         Some((name, value))
     });
     ours.map(|(name, value)| match value.into_string() {
@@ -16,10 +20,4 @@ pub(super) fn larder_variables() -> Result<Vec<(String, String)>, Failure> {
         Err(_) => Err(Failure::wrong_use(format_args!("{name}: is not UTF-8"))),
     })
     .collect()
-}
-
-/// The variable by which a proxy is set for HTTPS, if one is.
-pub(super) fn proxy_variable() -> Option<&'static str> {
-    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
-    names.into_iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::logging::{self, LogFormat};
-use super::process_environment::{larder_variables, proxy_variable};
+use super::process_environment::variables;
 use crate::app;
 use crate::config::Config;
 
@@ -32,14 +32,11 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let environment = larder_variables()?;
+        let environment = variables()?;
         let config = Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
         logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
         for setting in config.not_yet_in_effect() {
             tracing::warn!("this version does not act on {setting}");
-        }
-        if let Some(name) = proxy_variable() {
-            tracing::warn!("this version does not act on {name}: upstreams are connected to directly");
         }
         app::run(config).map_err(Failure::failed)
     }

@@ -1,7 +1,10 @@
-//! The `LARDER_*` variables as settings. Never reads the process's environment: whoever calls passes it in.
+//! The `LARDER_*` variables as settings, and those that name proxies. Never reads the process's environment: whoever calls passes it in.
+
+use std::collections::HashMap;
 
 use super::error::ConfigError;
 use super::keys;
+use super::schema::ProxyVariables;
 use crate::secret::Secret;
 
 /// The default upstream's password.
@@ -17,6 +20,8 @@ pub(super) struct Environment {
     pub overrides: Vec<Override>,
     /// The default upstream's password.
     pub password: Option<Secret>,
+    /// The proxies.
+    pub proxies: ProxyVariables,
 }
 
 /// One setting from the environment.
@@ -37,7 +42,9 @@ impl Environment {
     /// One of them begins like ours and is none.
     pub(super) fn read(variables: impl Iterator<Item = (String, String)>) -> Result<Environment, ConfigError> {
         let mut environment = Environment::default();
-        for (variable, text) in variables.filter(|(name, _)| name.starts_with("LARDER_")) {
+        let (ours, others): (Vec<_>, Vec<_>) = variables.partition(|(name, _)| name.starts_with("LARDER_"));
+        environment.proxies = proxies(&others.into_iter().collect());
+        for (variable, text) in ours {
             let key = keys::keys().find(|key| keys::variable(key).as_ref() == Some(&variable));
             match key {
                 _ if text.is_empty() => {}
@@ -53,6 +60,17 @@ impl Environment {
         environment.overrides.sort_by_key(|setting| keys::keys().position(|key| key == setting.key));
         Ok(environment)
     }
+}
+
+/// As curl has it: either case, and `ALL_PROXY` where there is none for the scheme.
+fn proxies(variables: &HashMap<String, String>) -> ProxyVariables {
+    let value = |name: &str| {
+        let found = [name.to_owned(), name.to_ascii_lowercase()].into_iter().find_map(|name| variables.get(&name));
+        found.filter(|value| !value.is_empty())
+    };
+    let proxy = |name| value(name).or_else(|| value("ALL_PROXY")).map(|url| Secret::new(url.as_str()));
+    let not_for = value("NO_PROXY").cloned().unwrap_or_default();
+    ProxyVariables { http: proxy("HTTP_PROXY"), https: proxy("HTTPS_PROXY"), not_for }
 }
 
 /// Kubernetes tells every container the services of its namespace in variables named after them; those of a service

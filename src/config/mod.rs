@@ -9,6 +9,8 @@ mod credentials;
 mod document;
 mod environment;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod keys;
 mod quantities;
 mod schema;
@@ -31,11 +33,12 @@ pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use error::ConfigError;
 pub use keys::{is_in_effect, keys};
 pub use quantities::{Bandwidth, Count, Size, Timeout, Ttl};
-pub use schema::{Admin, Cache, Config, Credential, Mirror, Registry, RepositoryRule, Tls, Upstream};
+pub use schema::{Admin, Cache, Config, Credential, Mirror, ProxyVariables, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
 
 impl Config {
-    /// The configuration in the file at `path` (none: the defaults), overridden by the `LARDER_*` among `environment`.
+    /// The configuration in the file at `path` (none: the defaults), overridden by the `LARDER_*` among `environment`;
+    /// with the proxies that it names.
     ///
     /// Reads the passwords that it names. Relative paths in it count from the working directory.
     ///
@@ -56,6 +59,7 @@ impl Config {
         let mut config = document.typed()?;
         checks::check(&config, &document)?;
         credentials::read(&mut config, &document, environment.password.as_ref())?;
+        config.proxies = environment.proxies;
         Ok(config)
     }
 

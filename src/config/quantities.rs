@@ -122,6 +122,14 @@ pub enum Bandwidth {
 }
 
 impl Bandwidth {
+    /// In bytes, if there is a limit.
+    pub const fn per_second(self) -> Option<u64> {
+        match self {
+            Bandwidth::Unlimited => None,
+            Bandwidth::PerSecond(size) => Some(size.bytes()),
+        }
+    }
+
     fn parse(text: &str) -> Option<Bandwidth> {
         if text == "unlimited" {
             return Some(Bandwidth::Unlimited);

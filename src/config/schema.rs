@@ -28,6 +28,20 @@ pub struct Config {
     /// The registries that are mirrored; exactly one is the default.
     #[serde(rename = "upstream")]
     pub upstreams: Vec<Upstream>,
+    /// The proxies that the environment names, for upstreams that are reached as it says.
+    #[serde(skip)]
+    pub proxies: ProxyVariables,
+}
+
+/// What the environment says about proxies. Their URLs may have accounts in them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProxyVariables {
+    /// `HTTP_PROXY`.
+    pub http: Option<Secret>,
+    /// `HTTPS_PROXY`.
+    pub https: Option<Secret>,
+    /// `NO_PROXY`.
+    pub not_for: String,
 }
 
 /// `[mirror]`: anonymous and read-only.
@@ -49,6 +63,9 @@ pub struct Tls {
     pub cert: FilePath,
     /// PEM file of the private key.
     pub key: FilePath,
+    /// PEM file of the CAs by one of which a client's certificate must be signed; none: clients need not have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<FilePath>,
 }
 
 /// `[registry]`: the team's own images. Its own address, because `docker login` wants a challenge, and a mirror must
@@ -215,6 +232,7 @@ impl Default for Config {
             admin: Admin::default(),
             cache: Cache::default(),
             upstreams: vec![Upstream::default()],
+            proxies: ProxyVariables::default(),
         }
     }
 }

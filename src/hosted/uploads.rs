@@ -89,7 +89,7 @@ impl Uploads {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<u64, HostedError> {
         let turn = self.turn(who, id).await?;
-        Ok(received(&take_in(turn, range, body).await?))
+        Ok(received(&self.take_in(id, turn, range, body).await?))
     }
 
     /// How many bytes have come.
@@ -107,7 +107,7 @@ impl Uploads {
         digest: Digest,
     ) -> Result<(), HostedError> {
         let turn = self.turn(who, id).await?;
-        let mut turn = take_in(turn, range, body).await?;
+        let mut turn = self.take_in(id, turn, range, body).await?;
         let (inner, repository, id) = (self.inner.clone(), who.repository.clone(), *id);
         task::blocking(move || {
             let upload = turn.take().ok_or(HostedError::NoUpload)?;
@@ -150,6 +150,21 @@ impl Uploads {
             self.end(*id, None).await?;
         }
         Ok(idle.len())
+    }
+
+    /// As [`take_in`]. When the disk fails, the upload is over: what it holds of a full one is somebody else's room.
+    async fn take_in<E: std::fmt::Display>(
+        &self,
+        id: &UploadId,
+        turn: Turn,
+        range: Option<ChunkRange>,
+        body: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    ) -> Result<Turn, HostedError> {
+        let taken = take_in(turn, range, body).await;
+        if matches!(taken, Err(HostedError::Storage(_))) {
+            self.end(*id, None).await?;
+        }
+        taken
     }
 
     async fn end(&self, id: UploadId, turn: Option<Turn>) -> Result<(), HostedError> {

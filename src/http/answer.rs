@@ -25,6 +25,11 @@ impl Answer {
     pub fn plain(response: Response<Body>) -> Answer {
         Answer { response, outcome: None, subject: None, is_fallback: false }
     }
+
+    /// An answer about content of our own.
+    pub fn ours(response: Response<Body>, subject: Digest) -> Answer {
+        Answer { subject: Some(subject), ..Answer::plain(response) }
+    }
 }
 
 /// Puts headers and body together. Header values are made from checked types, so it does not fail; should it, the

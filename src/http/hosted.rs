@@ -85,7 +85,7 @@ async fn get_manifest(
     let builder = manifest::described(&found.digest, reference);
     let (method, headers) = (asked_by.method, asked_by.headers);
     let response = manifest::whole(builder, &found.digest, found.media_type, found.bytes, method, headers)?;
-    Ok(Answer { response, outcome: None, subject: Some(found.digest), is_fallback: false })
+    Ok(Answer::ours(response, found.digest))
 }
 
 async fn get_blob(
@@ -102,7 +102,7 @@ async fn get_blob(
         let file = hosted.blob(name, digest).await.map_err(ApiError::from_hosted)?;
         blob::of_file(digest, file, asked_by.headers, files)?
     };
-    Ok(Answer { response, outcome: None, subject: Some(*digest), is_fallback: false })
+    Ok(Answer::ours(response, *digest))
 }
 
 async fn tags(
@@ -158,7 +158,7 @@ fn referrers(
         "mediaType": MediaType::OciIndex.as_str(),
         "manifests": manifests,
     });
-    Ok(Answer { response: json(builder, &index, method)?, outcome: None, subject: Some(*subject), is_fallback: false })
+    Ok(Answer::ours(json(builder, &index, method)?, *subject))
 }
 
 /// How many of them make a list that is no longer than a manifest may be, which clients count on.

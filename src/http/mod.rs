@@ -9,6 +9,8 @@ mod blob;
 mod body;
 mod endpoint;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod hosted;
 mod listing;

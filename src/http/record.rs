@@ -76,6 +76,11 @@ impl Record {
         (self.outcome, self.subject, self.is_fallback) = (Some(outcome), subject, is_fallback);
     }
 
+    /// The digest that is pushed or served, where no cache had a part in it.
+    pub fn about(&mut self, subject: Option<Digest>) {
+        self.subject = subject;
+    }
+
     /// Why there is none.
     pub fn failed(&mut self, problem: String) {
         self.problem = Some(problem);

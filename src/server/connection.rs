@@ -99,7 +99,7 @@ where
                 self.converse(socket, Peer { address, tls: false, files }).await;
             }
             Some(_) if first.is_ascii_alphabetic() => canned::SPEAKS_HTTPS.say(socket).await,
-            Some(tls) => match timeout_at(deadline, tls.acceptor.accept(socket)).await {
+            Some(tls) => match timeout_at(deadline, tls.acceptor().accept(socket)).await {
                 Ok(Ok(stream)) => self.converse(stream, Peer { address, tls: true, files: None }).await,
                 Ok(Err(error)) => tracing::debug!(peer = %address, %error, "TLS handshake failed"),
                 Err(_elapsed) => tracing::debug!(peer = %address, "TLS handshake took too long"),

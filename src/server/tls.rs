@@ -1,7 +1,6 @@
-//! Certificate and key: read at the start, and again whenever the files change. Never logs either, and never drops a
-//! connection for a new pair: a handshake takes the pair that is there, and keeps it.
+//! Certificate and key, and whose certificates clients must show: read at the start, and again whenever the files change.
+//! Never logs any of it, and never drops a connection for a new pair: a handshake takes what is there, and keeps it.
 
-use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -11,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, ServerConfig};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoClientAuth, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::version::{TLS12, TLS13};
+use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 
@@ -26,6 +27,8 @@ pub struct TlsFiles {
     pub cert: PathBuf,
     /// Its private key.
     pub key: PathBuf,
+    /// The CAs by one of which a client's certificate must be signed; none: clients need not have one.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Why there is no TLS.
@@ -57,6 +60,12 @@ pub enum TlsError {
         /// The key's file.
         key: PathBuf,
     },
+    /// The CA for clients is none.
+    #[error("{path:?} holds no CA that could have signed a client's certificate")]
+    ClientCa {
+        /// The file.
+        path: PathBuf,
+    },
     /// Anything else.
     #[error("TLS cannot be set up: {0}")]
     Rustls(#[from] rustls::Error),
@@ -65,40 +74,35 @@ pub enum TlsError {
 /// TLS as one listener speaks it. Clones share the certificate.
 #[derive(Clone)]
 pub struct Tls {
-    /// Makes connections of sockets.
-    pub acceptor: TlsAcceptor,
     served: Arc<Served>,
 }
 
-/// The pair that handshakes use now.
+/// What handshakes use now.
 struct Served {
     files: TlsFiles,
-    /// How the files looked when the pair was read.
+    /// How the files looked when they were read at the start.
     stamp: Stamp,
-    pair: RwLock<Arc<CertifiedKey>>,
+    config: RwLock<Arc<ServerConfig>>,
 }
 
 impl Tls {
-    /// Reads the pair. Blocks.
+    /// Reads the files. Blocks.
     ///
     /// # Errors
-    /// There is no pair, or its halves do not belong together.
+    /// There is no pair, its halves do not belong together, or there is no CA where one is named.
     pub fn load(files: TlsFiles) -> Result<Tls, TlsError> {
         let stamp = stamp(&files);
-        let pair = RwLock::new(Arc::new(read_pair(&files)?));
-        let served = Arc::new(Served { files, stamp, pair });
-        let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_cert_resolver(served.clone());
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Docker's classic store opens a connection per request: a ticket saves it most of the handshake.
-        config.ticketer = Ticketer::new()?;
-        Ok(Tls { acceptor: TlsAcceptor::from(Arc::new(config)), served })
+        let config = RwLock::new(Arc::new(read_config(&files)?));
+        Ok(Tls { served: Arc::new(Served { files, stamp, config }) })
     }
 
-    /// Looks at the files for ever, and serves a new pair as soon as it stands there for one whole round: one that is
-    /// still being written is left alone. A pair that is no good is complained about once, and changes nothing.
+    /// Makes a connection of a socket, with what is served now.
+    pub fn acceptor(&self) -> TlsAcceptor {
+        TlsAcceptor::from(self.served.config.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Looks at the files for ever, and serves new ones as soon as they stand there for one whole round: what is still
+    /// being written is left alone. What is no good is complained about once, and changes nothing.
     pub async fn follow_files(&self, every: Duration) {
         let (mut judged, mut seen) = (self.served.stamp, self.served.stamp);
         loop {
@@ -118,9 +122,9 @@ impl Tls {
 
 impl Served {
     fn replace(&self) {
-        match read_pair(&self.files) {
-            Ok(pair) => {
-                *self.pair.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
+        match read_config(&self.files) {
+            Ok(config) => {
+                *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 tracing::info!(cert = ?self.files.cert, "the certificate was replaced");
             }
             Err(error) => tracing::warn!(%error, "the new certificate is not used, the old one is kept"),
@@ -128,34 +132,45 @@ impl Served {
     }
 }
 
-impl ResolvesServerCert for Served {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.pair.read().unwrap_or_else(PoisonError::into_inner).clone())
-    }
+/// All that a handshake uses. Tickets end with it: who resumes shows no certificate, and the CA may be another one now.
+fn read_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let pair = SingleCertAndKey::from(read_pair(files)?);
+    let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_client_cert_verifier(read_verifier(files)?)
+        .with_cert_resolver(Arc::new(pair));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // What comes before the handshake is over could be sent again by anyone.
+    config.max_early_data_size = 0;
+    // Docker's classic store opens a connection per request: a ticket saves it most of the handshake.
+    config.ticketer = Ticketer::new()?;
+    Ok(config)
 }
 
-impl fmt::Debug for Served {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.files.fmt(f)
+fn read_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let Some(path) = &files.client_ca else { return Ok(Arc::new(NoClientAuth)) };
+    let mut roots = RootCertStore::empty();
+    for certificate in read_certificates(path)? {
+        roots.add(certificate)?;
     }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::new(default_provider()))
+        .build()
+        .map_err(|_| TlsError::ClientCa { path: path.clone() })
 }
 
 /// What changes when a file does: for each file time, size and inode, or nothing if it is not there.
-type Stamp = [Option<(SystemTime, u64, u64)>; 2];
+type Stamp = [Option<(SystemTime, u64, u64)>; 3];
 
 fn stamp(files: &TlsFiles) -> Stamp {
-    [&files.cert, &files.key].map(|path| {
-        let meta = std::fs::metadata(path).ok()?;
+    [Some(&files.cert), Some(&files.key), files.client_ca.as_ref()].map(|path| {
+        let meta = std::fs::metadata(path?).ok()?;
         Some((meta.modified().ok()?, meta.len(), meta.ino()))
     })
 }
 
 fn read_pair(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let TlsFiles { cert, key } = files;
-    let certificates = CertificateDer::pem_slice_iter(&read(cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|found| if found.is_empty() { Err(PemError::NoItemsFound) } else { Ok(found) })
-        .map_err(|error| no_pem(cert, "certificate", &error))?;
+    let TlsFiles { cert, key, .. } = files;
+    let certificates = read_certificates(cert)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|error| no_pem(key, "private key", &error))?;
     CertifiedKey::from_der(certificates, private, &default_provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
@@ -163,6 +178,13 @@ fn read_pair(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
         }
         other => TlsError::Rustls(other),
     })
+}
+
+fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<Vec<_>, _>>()
+        .and_then(|found| if found.is_empty() { Err(PemError::NoItemsFound) } else { Ok(found) })
+        .map_err(|error| no_pem(path, "certificate", &error))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {

@@ -162,7 +162,7 @@ pub fn entries(directory: &Path) -> Result<Vec<(String, PathBuf)>, StorageError>
     Ok(entries)
 }
 
-fn unsum(bytes: &[u8]) -> Option<&[u8]> {
+pub(super) fn unsum(bytes: &[u8]) -> Option<&[u8]> {
     let (sum, rest) = bytes.split_at_checked(9)?;
     let content = rest.strip_suffix(b"\n")?;
     let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;

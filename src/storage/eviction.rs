@@ -85,11 +85,7 @@ pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> 
 }
 
 /// Removes those of `blobs` that nobody holds, and that `is_needed` does not claim at the last moment.
-pub fn remove(
-    vault: &Vault,
-    blobs: &[Digest],
-    is_needed: impl Fn(&Digest) -> bool,
-) -> Result<Removed, StorageError> {
+pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bool) -> Result<Removed, StorageError> {
     let mut removed = Removed::default();
     for batch in blobs.chunks(BATCH) {
         let _alone = vault.alone()?;

@@ -241,7 +241,7 @@ impl Edit<'_> {
     /// The disk fails.
     pub fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<(), StorageError> {
         let at = self.vault.clock.unix_seconds();
-        let record = serde_json::to_vec(&TagRecord { digest: *digest, at, is_fallback: false, absent: None }).unwrap_or_default();
+        let record = serde_json::to_vec(&TagRecord::new(*digest, at)).unwrap_or_default();
         self.vault.replace(self.directory.tag(tag), &record)?;
         let (repository, tag) = (self.name.clone().into(), tag.clone());
         self.vault.index.record(Change::TagSet { repository, tag, digest: *digest, at });

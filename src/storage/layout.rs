@@ -240,6 +240,7 @@ mod tests {
             layout.repository(&repository).link(&digest),
             layout.repository(&repository).tag(&"latest".parse().unwrap()),
             layout.repository(&repository).referrers(&digest),
+            layout.repository(&repository).public(),
             layout.hosted_repository(&repository.name).link(&digest),
             layout.hosted_repository(&repository.name).referrer(&digest, &digest),
             layout.upload(&UploadId::new([7; 16])),

@@ -21,8 +21,6 @@ impl Metrics {
         let quarantined =
             metric::gauge(registry, "larder_quarantined_blobs", "Blobs set aside because their content was wrong.");
         quarantined.set(std::fs::read_dir(quarantine).map_or(0, |entries| entries.count()) as i64);
-        metric::gauge(registry, "larder_cache_limit_bytes", "Most bytes of disk that cached blobs may use.")
-            .set(i64::try_from(space.limits().max_size).unwrap_or(i64::MAX));
         // Registering fails only where these names stand already, and `metric` has just proved this registry to be new.
         let _ = registry.register(Box::new(Kept::new(index, space)));
         Metrics { quarantined }
@@ -48,7 +46,12 @@ impl Kept {
         Kept {
             index,
             space,
-            bytes: metric::gauges(&apart, "larder_cache_bytes", "Bytes of disk that cached content uses: complete blobs, and room for those on their way in.", &["kind"]),
+            bytes: metric::gauges(
+                &apart,
+                "larder_cache_bytes",
+                "Bytes of disk that cached content uses: complete blobs, and room for those on their way in.",
+                &["kind"],
+            ),
             blobs: metric::gauges(&apart, "larder_cache_blobs", "Cached blobs on disk.", &["kind"]),
         }
     }

@@ -9,6 +9,8 @@ mod claim;
 mod durable;
 mod error;
 mod eviction;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod garbage;
 mod home;
 mod hosted;
@@ -34,11 +36,11 @@ use std::sync::Arc;
 pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
+pub use eviction::{Condemned, Removed};
 pub use garbage::Collected;
 pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
-pub use eviction::{Condemned, Removed};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
 pub use space::{Limits, Room, Usage, footprint};
 pub use suspects::{Garbage, Suspect};
@@ -48,8 +50,8 @@ pub use upload_id::UploadId;
 use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
-use self::truth::Files;
 use self::space::Space;
+use self::truth::Files;
 use self::vault::Vault;
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
@@ -282,9 +284,10 @@ impl Store {
         is_fallback: bool,
     ) -> Result<(), StorageError> {
         let at = self.vault.clock.unix_seconds();
-        let record = TagRecord { digest: *digest, at, is_fallback, absent: None };
+        let record = TagRecord { is_fallback, ..TagRecord::new(*digest, at) };
         if self.tag(repository, tag)?.is_some_and(|known| TagRecord { at, ..known } == record) {
-            self.vault.index.record(Change::TagChecked { repository: repository.clone().into(), tag: tag.clone(), at });
+            let (home, tag) = (repository.clone().into(), tag.clone());
+            self.vault.index.record(Change::TagChecked { repository: home, tag, at });
             return Ok(());
         }
         self.write_tag(repository, tag, &record)
@@ -302,7 +305,8 @@ impl Store {
         self.write_tag(repository, tag, &TagRecord { absent: Some(absent), ..known })?;
         // Being told that it is not there confirms nothing: what the index knew of it stays.
         if let Some(at) = checked {
-            self.vault.index.record(Change::TagChecked { repository: repository.clone().into(), tag: tag.clone(), at });
+            let (home, tag) = (repository.clone().into(), tag.clone());
+            self.vault.index.record(Change::TagChecked { repository: home, tag, at });
         }
         Ok(())
     }

@@ -19,6 +19,13 @@ pub struct TagRecord {
     pub absent: Option<AbsentRecord>,
 }
 
+impl TagRecord {
+    /// What the tag's own registry said at `at`, or a client who pushed.
+    pub fn new(digest: Digest, at: u64) -> TagRecord {
+        TagRecord { digest, at, is_fallback: false, absent: None }
+    }
+}
+
 /// What the registry, being well, said of a tag that is kept here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AbsentRecord {

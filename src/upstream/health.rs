@@ -209,7 +209,7 @@ impl Health {
             let condition = &mut parts[part as usize];
             let change = condition.breaker.failed(severity, question.by, &question.what(), reason.clone(), now);
             if change != Change::Nothing {
-                condition.failed = Some(question.clone());
+                condition.failed = Some(Arc::new(question.without_flow()));
             }
             if change == Change::Opened {
                 condition.stale_before = self.outlook.stale.load(Ordering::Relaxed);

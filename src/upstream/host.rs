@@ -15,11 +15,13 @@ use super::breaker::State;
 use super::credentials::Credentials;
 use super::dial::Dialer;
 use super::error::{Part, UpstreamError};
+use super::flow::Shares;
 use super::health::{Health, Outlook};
 use super::line::{Answer, Line};
 use super::metrics::Meter;
 use super::origin::Origin;
 use super::probe::Probe;
+use super::proxy::ProxyRule;
 use super::question::Question;
 use super::report::{HostReport, PartReport, PartState};
 use super::settings::{Account, Settings};
@@ -48,11 +50,12 @@ impl Host {
         url: &Uri,
         accounts: &[Account],
         settings: &Settings,
-        tls: ClientConfig,
+        (tls, proxies): (ClientConfig, Arc<ProxyRule>),
         (meter, outlook, clock): (Meter, Outlook, Clock),
+        shares: Option<Arc<Shares>>,
     ) -> Host {
         let name = url.authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
-        let dialer = Dialer::new(url, tls, settings.connect_timeout);
+        let dialer = Dialer::new(url, tls, proxies, settings.connect_timeout);
         let transport = Transport::new(dialer, settings.header_timeout, settings.max_connections);
         let health = Arc::new(Health::new(name.clone(), meter.clone(), clock.clone(), outlook));
         let names = match accounts {
@@ -61,7 +64,7 @@ impl Host {
         };
         let allowance = Arc::new(Allowance::new(names, settings.reserve, meter.clone(), clock.clone()));
         let limits = (settings.stall_timeout, settings.max_connections);
-        let line = Arc::new(Line::new(transport, meter, (health, allowance), clock.clone(), limits));
+        let line = Arc::new(Line::new(transport, meter, (health, allowance), clock.clone(), limits, shares));
         let access = |who, account| Credentials::new(Origin::of(url), who, account, line.clone(), clock.clone());
         let stranger = access(None, None);
         let credentials: Vec<Credentials> = match accounts {

@@ -1,8 +1,8 @@
-//! The client to one other registry: Docker Hub, or any that speaks the same protocol.
+//! The client to one other registry, Docker Hub or any that speaks the same protocol, and to its fallbacks.
 //!
-//! Hides tokens, redirects, retries and connections behind six questions. Knows nothing of our disk, our configuration
-//! file or our clients, and believes nothing: content is the caller's to verify, and where an upstream sends us is
-//! checked before anything goes there.
+//! Hides hosts, accounts, tokens, redirects, retries, outages and connections behind a few questions. Knows nothing of our
+//! disk, our configuration file or our clients, and believes nothing: content is the caller's to verify, and where an
+//! upstream sends us is checked before anything goes there.
 
 mod address;
 mod allowance;
@@ -10,10 +10,14 @@ mod asker;
 mod blob;
 mod breaker;
 mod budget;
+mod cause;
 mod challenge;
 mod credentials;
 mod dial;
 mod error;
+mod flow;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod headers;
 mod health;
 mod host;
@@ -21,6 +25,7 @@ mod line;
 mod metrics;
 mod origin;
 mod probe;
+mod proxy;
 mod question;
 mod realm;
 mod redirect;
@@ -28,6 +33,7 @@ mod report;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod throttle;
 mod token;
 mod transport;
 mod trust;
@@ -44,18 +50,22 @@ use tokio::sync::watch;
 
 pub use blob::BlobBody;
 pub use error::{Part, Phase, UpstreamError};
+pub use flow::Flow;
 pub use metrics::Metrics;
 pub use question::Span;
 pub use report::{AccountReport, HostReport, PartReport, PartState, Report};
-pub use settings::{Account, Settings, SetupError};
+pub use settings::{Account, Proxies, Settings, SetupError};
+pub use throttle::Priority;
 
 use crate::clock::Clock;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{Digest, MediaType, Reference, Registry, RepoName, Tag};
+use flow::Shares;
 use health::Outlook;
 use host::Host;
 use line::{Answer, excerpt};
 use metrics::{Kind, Meter};
+use proxy::ProxyRule;
 use question::Question;
 
 /// Largest page of tags that is read: some 100,000 long ones.
@@ -69,6 +79,7 @@ struct Inner {
     name: Registry,
     parallel: usize,
     has_account: bool,
+    shares: Option<Arc<Shares>>,
     outlook: Outlook,
     meter: Meter,
     registry: Host,
@@ -118,17 +129,19 @@ impl Upstream {
     /// The settings cannot be used.
     pub fn new(settings: Settings, clock: Clock, metrics: Metrics) -> Result<Upstream, SetupError> {
         settings.check()?;
-        let tls = trust::client_config(&settings)?;
+        let (tls, proxies) = (trust::client_config(&settings)?, Arc::new(ProxyRule::new(&settings.proxies)?));
         let (meter, outlook) = (Meter::new(metrics, settings.name.to_string()), Outlook::default());
+        let shares = settings.bandwidth.map(|rate| Arc::new(Shares::new(rate, clock.clone())));
         let host = |url, accounts, meter| {
-            Host::new(url, accounts, &settings, tls.clone(), (meter, outlook.clone(), clock.clone()))
+            let watched = (meter, outlook.clone(), clock.clone());
+            Host::new(url, accounts, &settings, (tls.clone(), proxies.clone()), watched, shares.clone())
         };
         let registry = host(&settings.url, &settings.accounts, meter.clone());
         // What our account is for is the registry alone.
         let fallbacks = settings.fallbacks.iter().map(|url| host(url, &[], meter.for_fallback())).collect();
         let has_account = !settings.accounts.is_empty();
         let Settings { name, parallel, .. } = settings;
-        Ok(Upstream(Arc::new(Inner { name, parallel, has_account, outlook, meter, registry, fallbacks })))
+        Ok(Upstream(Arc::new(Inner { name, parallel, has_account, shares, outlook, meter, registry, fallbacks })))
     }
 
     /// What clients call it.
@@ -141,7 +154,12 @@ impl Upstream {
         self.0.parallel
     }
 
-    /// Whether every connection for blobs is taken.
+    /// A flow over this upstream's line, to fetch a blob in.
+    pub fn flow(&self, priority: Priority) -> Flow {
+        Flow::new(self.0.shares.as_ref(), priority)
+    }
+
+    /// Whether who wants a blob has to wait for others.
     pub fn is_crowded(&self) -> bool {
         let serving = self.hosts().find(|host| !host.health().is_down());
         serving.unwrap_or(&self.0.registry).line().is_crowded()
@@ -151,6 +169,11 @@ impl Upstream {
     /// is needed for it is out of order, and nobody need wait to find that out.
     pub fn is_down(&self) -> bool {
         self.hosts().all(|host| host.health().is_down())
+    }
+
+    /// Whether content can be had from others, too, when the registry fails.
+    pub fn has_fallbacks(&self) -> bool {
+        !self.0.fallbacks.is_empty()
     }
 
     /// Since when the registry has been out of order, if it is; seconds since 1970.
@@ -258,8 +281,14 @@ impl Upstream {
     ///
     /// # Errors
     /// See [`UpstreamError`].
-    pub async fn blob(&self, repo: &RepoName, digest: &Digest, span: Span) -> Result<BlobBody, UpstreamError> {
-        let question = Question::of_blob(repo, format!("blobs/{digest}"), span);
+    pub async fn blob(
+        &self,
+        repo: &RepoName,
+        digest: &Digest,
+        span: Span,
+        flow: &Flow,
+    ) -> Result<BlobBody, UpstreamError> {
+        let question = Question::of_blob(repo, format!("blobs/{digest}"), span, flow);
         let read = |answer| ready(BlobBody::new(answer, span));
         Ok(self.ask(Reach::Fallbacks, question, read).await?.0)
     }

@@ -3,6 +3,7 @@
 use hyper::header::{ACCEPT, AUTHORIZATION, HeaderValue, RANGE};
 use hyper::{Method, Uri};
 
+use super::flow::Flow;
 use super::metrics::Kind;
 use super::transport::Bodiless;
 use crate::oci::{MediaType, RepoName};
@@ -52,22 +53,29 @@ pub struct Question {
     pub span: Span,
     /// Who asks.
     pub by: By,
+    /// In which share of the line; a small answer needs none.
+    pub flow: Option<Flow>,
 }
 
 impl Question {
     /// A question for the cache.
     pub fn new(kind: Kind, repo: &RepoName, path: String) -> Question {
-        Question { kind, repo: repo.clone(), path, span: Span::WHOLE, by: By::Client }
+        Question { kind, repo: repo.clone(), path, span: Span::WHOLE, by: By::Client, flow: None }
     }
 
     /// The same for a part of a blob.
-    pub fn of_blob(repo: &RepoName, path: String, span: Span) -> Question {
-        Question { span, ..Question::new(Kind::Blob, repo, path) }
+    pub fn of_blob(repo: &RepoName, path: String, span: Span, flow: &Flow) -> Question {
+        Question { span, flow: Some(flow.clone()), ..Question::new(Kind::Blob, repo, path) }
     }
 
     /// The question for a token that this one needs.
     pub fn for_token(&self) -> Question {
-        Question { kind: Kind::Token, path: String::new(), span: Span::WHOLE, ..self.clone() }
+        Question { kind: Kind::Token, path: String::new(), span: Span::WHOLE, ..self.without_flow() }
+    }
+
+    /// The same question, for whoever keeps it longer than its fill lasts.
+    pub fn without_flow(&self) -> Question {
+        Question { flow: None, ..self.clone() }
     }
 
     /// The same question as cheaply as it can be asked: a manifest costs no pull, a blob one byte.
@@ -79,7 +87,7 @@ impl Question {
             kind => (kind, self.span),
         };
         let path = if kind == Kind::Tags { TAGS_CHECK.to_owned() } else { self.path.clone() };
-        Question { kind, repo: self.repo.clone(), path, span, by: By::Probe }
+        Question { kind, repo: self.repo.clone(), path, span, by: By::Probe, flow: None }
     }
 
     /// What to check instead where a HEAD is not answered as a GET is (protocol 2.6).
@@ -148,6 +156,7 @@ fn accept(kind: Kind) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Priority;
 
     #[test]
     fn a_check_costs_no_pull_and_no_download() {
@@ -158,7 +167,7 @@ mod tests {
             (Kind::ManifestHead, "manifests/latest", By::Probe)
         );
         let span = Span { start: 7, end: None };
-        let blob = Question::of_blob(&repo, "blobs/x".into(), span).check();
+        let blob = Question::of_blob(&repo, "blobs/x".into(), span, &Flow::new(None, Priority::Background)).check();
         assert_eq!((blob.kind, blob.span), (Kind::Blob, Span { start: 7, end: Some(8) }));
         assert_eq!(Question::new(Kind::Tags, &repo, "tags/list".into()).check().path, "tags/list?n=1");
     }

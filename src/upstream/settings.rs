@@ -21,6 +21,8 @@ pub struct Settings {
     pub accounts: Vec<Account>,
     /// Pulls of the rate limit that are kept for who waits.
     pub reserve: u64,
+    /// How it, and its fallbacks, are reached.
+    pub proxies: Proxies,
     /// Certificates in PEM that are trusted beside the system's.
     pub extra_ca: Option<Vec<u8>>,
     /// For the name's address, the connection and TLS together.
@@ -34,6 +36,19 @@ pub struct Settings {
     pub max_connections: usize,
     /// How many connections may fetch one large blob side by side; at least 1.
     pub parallel: usize,
+    /// Bytes per second over all connections; without, as fast as they come.
+    pub bandwidth: Option<u64>,
+}
+
+/// Through whom connections go; directly without.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxies {
+    /// The proxy for plain HTTP: a URL, perhaps with an account in it.
+    pub http: Option<Secret>,
+    /// The one for HTTPS.
+    pub https: Option<Secret>,
+    /// Hosts, domains and networks that are reached directly, as in `NO_PROXY`.
+    pub not_for: String,
 }
 
 /// A user of the upstream.
@@ -54,6 +69,9 @@ pub enum SetupError {
     /// The extra certificates cannot be used.
     #[error("the extra CA cannot be used: {0}")]
     Ca(String),
+    /// A proxy of a kind that we do not know. It may have an account in it, so it is not repeated.
+    #[error("its proxy is not one that can be used: write http://, a host and a port")]
+    Proxy,
     /// Nothing to check a server's certificate against.
     #[error("this system has no trusted certificates and none are configured")]
     NothingTrusted,

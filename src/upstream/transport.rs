@@ -1,13 +1,12 @@
 //! One request, one answer, over a pool of connections. Knows HTTP/1.1 and how it fails; never what a registry is.
 
-use std::error::Error;
 use std::future::Future;
-use std::iter::successors;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::body::Incoming;
+use hyper::header::PROXY_AUTHORIZATION;
 use hyper::{Request, Response};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::capture_connection;
@@ -15,8 +14,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::time::timeout;
 
 use super::address::ForbiddenAddress;
+use super::cause::{cause, describe};
 use super::dial::{ConnectTimeout, Dialer};
 use super::error::{Part, Phase, UpstreamError};
+use super::proxy::ProxyFailed;
 use crate::task;
 
 /// A request without a body: nothing that we ask has one.
@@ -30,6 +31,7 @@ pub struct Transport {
     pooled: Client<Dialer, Empty<Bytes>>,
     /// Keeps no connections, so that each of its requests has a new one.
     fresh: Client<Dialer, Empty<Bytes>>,
+    dialer: Dialer,
     header_timeout: Duration,
 }
 
@@ -53,12 +55,15 @@ impl Transport {
                 .retry_canceled_requests(false)
                 .build(dialer.clone())
         };
-        Transport { pooled: client(idle), fresh: client(0), header_timeout }
+        Transport { pooled: client(idle), fresh: client(0), dialer, header_timeout }
     }
 
     /// The head of the answer to `question`; `part` is whom it is for. A connection that breaks before it is replaced
     /// once: everything that we send may be sent twice.
-    pub async fn send(&self, part: Part, question: Bodiless) -> Result<Response<Incoming>, UpstreamError> {
+    pub async fn send(&self, part: Part, mut question: Bodiless) -> Result<Response<Incoming>, UpstreamError> {
+        if let Some(authorization) = self.dialer.proxy_authorization(question.uri()) {
+            question.headers_mut().insert(PROXY_AUTHORIZATION, authorization);
+        }
         match self.attempt(&self.pooled, part, question.clone()).await {
             Ok(answer) => Ok(answer),
             Err(Failure::Final(error)) => Err(error),
@@ -98,6 +103,9 @@ fn failure(part: Part, error: &hyper_util::client::legacy::Error) -> Failure {
     if cause::<ConnectTimeout>(error).is_some() {
         return Failure::Final(UpstreamError::TimedOut { part, phase: Phase::Connect });
     }
+    if let Some(failed) = cause::<ProxyFailed>(error) {
+        return Failure::Final(UpstreamError::Unreachable { part, reason: failed.to_string() });
+    }
     if error.is_connect() {
         return Failure::Final(UpstreamError::Unreachable { part, reason });
     }
@@ -105,28 +113,6 @@ fn failure(part: Part, error: &hyper_util::client::legacy::Error) -> Failure {
         return Failure::Final(UpstreamError::Invalid { part, reason });
     }
     Failure::Lost(reason)
-}
-
-/// What is at the bottom of `error`, in its own words. Those of hyper name no URL.
-pub fn describe(error: &(dyn Error + 'static)) -> String {
-    let mut words: Vec<String> = Vec::new();
-    for layer in layers(error) {
-        let layer = layer.to_string();
-        if !words.last().is_some_and(|above| above.contains(&layer)) {
-            words.push(layer);
-        }
-    }
-    // The outermost layer says only that a request failed, if there is another.
-    let skipped = usize::from(words.len() > 1);
-    words[skipped..].join(": ")
-}
-
-fn cause<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
-    layers(error).find_map(|layer| layer.downcast_ref())
-}
-
-fn layers<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&layer| layer.source())
 }
 
 /// Runs connections as tasks of this program.

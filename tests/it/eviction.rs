@@ -92,7 +92,7 @@ async fn the_least_recently_used_image_goes_and_whole() {
     }
     assert!(!larder.data().join("cached/docker.io/library/two/_tags/latest").exists());
     assert_eq!(larder.metric("larder_cache_evictions_total", "").await, 1.0);
-    assert!(larder.metric("larder_cache_bytes", "").await <= larder.metric("larder_cache_limit_bytes", "").await);
+    assert!(larder.metric("larder_cache_bytes", "").await <= larder.metric("larder_cache_max_bytes", "").await);
     // And it comes again.
     pull(&larder, names[1], &images[1]).await;
     assert_sound(&larder.data());

@@ -5,21 +5,35 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
 mod architecture;
+mod bandwidth;
+mod budget;
+mod cert_command;
 mod clients;
 mod completeness;
 mod config;
+mod conformance;
+mod deploy;
+mod documents;
 mod eviction;
+mod garbage;
 mod gone;
+mod grafana;
 mod hot_path;
 mod hub_itself;
 mod lying_upstream;
 mod malformed;
 mod operator;
 mod outage;
+mod private;
 mod process;
 mod pull;
+mod pushed;
 mod recovery;
 mod resume;
+mod setup;
 mod several_upstreams;
 mod stale;
+mod status;
 mod support;
+mod systemd;
+mod user_command;

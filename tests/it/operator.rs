@@ -11,7 +11,7 @@ use crate::support::image::Image;
 use crate::support::larder::Larder;
 
 /// The names of the contract that exist by now. Dashboards and alerts use them.
-const METRICS: [&str; 24] = [
+const METRICS: [&str; 27] = [
     "larder_requests_total",
     "larder_request_duration_seconds",
     "larder_response_bytes_total",
@@ -27,6 +27,9 @@ const METRICS: [&str; 24] = [
     "larder_cache_bytes",
     "larder_cache_blobs",
     "larder_digest_mismatches_total",
+    "larder_incomplete_refused_total",
+    "larder_fallback_tags_total",
+    "larder_tags_gone_total",
     "larder_quarantined_blobs",
     "larder_connections",
     "larder_build_info",

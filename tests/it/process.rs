@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use larder::clock::Clock;
 use larder::oci::Digest;
-use larder::storage::{Settings, Store};
+use larder::storage::{Limits, Settings, Store};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -53,7 +53,8 @@ async fn pull(mirror: std::net::SocketAddr, tag: String, image: Image) -> Vec<Gi
 }
 
 fn assert_index_says_what_the_files_say(data: &Path) {
-    let settings = Settings { data_dir: data.to_owned(), index_cache: 8 << 20 };
+    let limits = Limits { max_size: 1 << 40, min_free: 0 };
+    let settings = Settings { data_dir: data.to_owned(), index_cache: 8 << 20, limits };
     let store = Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap();
     assert!(store.index().settle(Duration::from_secs(60)), "the index is {}", store.index().state());
     let differences: Vec<String> = store.index().verify().unwrap().iter().map(ToString::to_string).collect();
@@ -101,10 +102,21 @@ async fn killed_at_random_moments_it_serves_nothing_wrong_and_loses_nothing_it_g
         hub.stop().await;
         for known in &given {
             let answer = Call::get(&known.path).send(larder.mirror).await;
+            if answer.status == 503 && known.path.contains("/manifests/") && answer.text().contains("is not offered") {
+                // The kill came before its layers, which cannot be had now: it is kept back, and it is here.
+                let digest = Digest::sha256(&known.content).hex();
+                let kept = data.join("blobs/sha256").join(&digest[..2]).join(&digest);
+                assert_eq!(fs::read(kept).unwrap(), known.content, "round {round}: {}", known.path);
+                continue;
+            }
             assert_eq!((answer.status, answer.complete), (200, true), "round {round}: {} is lost", known.path);
             assert_eq!(answer.body, known.content, "round {round}: {}", known.path);
         }
         hub.start_again().await;
+        // What was half there was asked for in vain, so the upstream is out of order until a probe finds out: a new
+        // process has not met that.
+        larder.kill();
+        let larder = Binary::start(home.path(), &config, "warn,larder=info");
         let mut pulls = JoinSet::new();
         for n in 0..4 {
             let seed = round * 10 + n;

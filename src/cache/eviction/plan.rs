@@ -54,9 +54,9 @@ pub fn plan(images: &[Image], pieces: &[Piece], bytes: u64) -> Plan {
     for piece in images.iter().flat_map(|image| &image.pieces) {
         needed[*piece] += 1;
     }
-    let mut order: Vec<usize> =
-        (0..images.len()).filter(|image| images[*image].standing != Standing::Pinned).collect();
-    order.sort_by_key(|image| (images[*image].standing, images[*image].last_used, Reverse(images[*image].pieces.len())));
+    let mut order: Vec<usize> = (0..images.len()).filter(|image| images[*image].standing != Standing::Pinned).collect();
+    order
+        .sort_by_key(|image| (images[*image].standing, images[*image].last_used, Reverse(images[*image].pieces.len())));
     let mut plan = Plan::default();
     for image in order {
         if plan.freed >= bytes {
@@ -90,11 +90,14 @@ mod tests {
 
     fn scene() -> impl Strategy<Value = (Vec<Image>, Vec<Piece>, u64)> {
         let pieces = prop::collection::vec((1u64..100, prop::bool::weighted(0.1)), 1..30);
-        let pieces = pieces.prop_map(|all| all.into_iter().map(|(bytes, stays)| Piece { bytes, stays }).collect::<Vec<_>>());
+        let pieces =
+            pieces.prop_map(|all| all.into_iter().map(|(bytes, stays)| Piece { bytes, stays }).collect::<Vec<_>>());
         pieces.prop_flat_map(|pieces| {
             let image = (prop::collection::hash_set(0..pieces.len(), 1..=pieces.len().min(6)), 0u64..20, standing());
-            let image = image.prop_map(|(needs, last_used, standing)| {
-                Image { pieces: needs.into_iter().collect(), last_used, standing }
+            let image = image.prop_map(|(needs, last_used, standing)| Image {
+                pieces: needs.into_iter().collect(),
+                last_used,
+                standing,
             });
             (prop::collection::vec(image, 0..20), Just(pieces), 0u64..1500)
         })

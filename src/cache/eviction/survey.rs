@@ -131,8 +131,7 @@ impl Survey {
             .filter(|(digest, link)| matches!(link, Link::Manifest { .. }) && !reached.contains(*digest))
             .map(|(digest, _)| *digest)
             .collect();
-        let below: HashSet<Digest> =
-            untagged.iter().flat_map(|digest| self.names(store, named, digest)).collect();
+        let below: HashSet<Digest> = untagged.iter().flat_map(|digest| self.names(store, named, digest)).collect();
         untagged.retain(|digest| !below.contains(digest));
         for root in untagged {
             // Asked for by digest, it is an image like any other; only one that nobody asks for any more is a leftover.

@@ -53,7 +53,7 @@ where
         let tags: Vec<&str> = tags.iter().map(Tag::as_str).collect();
         builder = builder.header(TAGS, tags.join(", "));
     }
-    Ok(Answer { response: finish(builder, body::empty())?, outcome: None, subject: Some(digest), is_fallback: false })
+    Ok(Answer::ours(finish(builder, body::empty())?, digest))
 }
 
 /// DELETE: takes away a tag, or a manifest with its tags.

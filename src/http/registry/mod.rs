@@ -68,7 +68,10 @@ impl Registry {
             None => inner.answer(&parts, &mut payload, &mut record, &peer).await,
         };
         let mut response = match answered {
-            Ok(Answer { response, .. }) => response,
+            Ok(Answer { response, subject, .. }) => {
+                record.about(subject);
+                response
+            }
             Err(error) => {
                 record.failed(error.to_string());
                 payload.drain(&parts.headers).await;

@@ -196,7 +196,7 @@ async fn a_redirect_takes_the_range_along_and_leaves_the_credentials() {
     })
     .await;
     let upstream = upstream(Settings { accounts: account(), ..peer.settings() });
-    let mut body = upstream.blob(&alpine(), &digest(), Span { start: 4, end: None }).await.unwrap();
+    let mut body = upstream.blob(&alpine(), &digest(), Span { start: 4, end: None }, &flow()).await.unwrap();
     assert_eq!((body.start, body.total), (4, Some(10)));
     assert_eq!(body.next().await.unwrap().unwrap(), "456789");
     assert_eq!(body.next().await.unwrap(), None);

@@ -67,7 +67,7 @@ async fn a_registry_that_is_out_of_order_costs_a_fallbacks_client_nothing() {
     assert!(manifest(&upstream).await.unwrap());
     for _ in 0..10 {
         assert!(manifest(&upstream).await.unwrap());
-        upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
+        upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap();
     }
     assert_eq!(registry.heads().len(), 1);
     assert!(!upstream.is_down(), "content can be had");

@@ -3,6 +3,7 @@
 mod access;
 mod hosts;
 mod outage;
+mod proxies;
 mod transfer;
 
 use std::future::pending;
@@ -15,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use super::{Account, Metrics, Reach, Settings, Upstream};
+use super::{Account, Flow, Metrics, Priority, Proxies, Reach, Settings, Upstream};
 use crate::clock::Clock;
 use crate::oci::{Digest, Reference, RepoName};
 use crate::secret::Secret;
@@ -95,12 +96,14 @@ impl Peer {
             fallbacks: Vec::new(),
             accounts: Vec::new(),
             reserve: 10,
+            proxies: Proxies::default(),
             extra_ca: None,
             connect_timeout: Duration::from_secs(2),
             header_timeout: Duration::from_millis(400),
             stall_timeout: Duration::from_millis(400),
             max_connections: 4,
             parallel: 1,
+            bandwidth: None,
         }
     }
 
@@ -186,4 +189,9 @@ pub fn latest() -> Reference {
 /// Of what the tests' blobs contain.
 pub fn digest() -> Digest {
     Digest::sha256(b"0123456789")
+}
+
+/// A client's, on a line without a limit.
+pub fn flow() -> Flow {
+    Flow::new(None, Priority::Foreground)
 }

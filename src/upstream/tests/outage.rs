@@ -236,7 +236,7 @@ async fn a_cdn_that_is_gone_is_met_by_the_probe_for_one_byte() {
     });
     let (peer, clock) = (peer.await, Clock::system());
     let upstream = on(&clock, peer.settings());
-    let blob = || async { upstream.blob(&alpine(), &digest(), Span::WHOLE).await.map(drop) };
+    let blob = || async { upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.map(drop) };
     blob().await.unwrap();
     sick.set(true);
     blob().await.unwrap_err();
@@ -261,9 +261,9 @@ async fn a_download_that_breaks_or_stalls_is_taken_up_at_once() {
         })
         .await;
         let upstream = peer.upstream();
-        let mut body = upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
+        let mut body = upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap();
         while body.next().await.is_ok() {}
-        upstream.blob(&alpine(), &digest(), Span { start: 5, end: None }).await.unwrap();
+        upstream.blob(&alpine(), &digest(), Span { start: 5, end: None }, &flow()).await.unwrap();
         assert!(!upstream.is_down());
     }
 }

@@ -11,7 +11,11 @@ async fn manifest_error(reply: impl Fn() -> Reply + Send + Sync + 'static) -> (U
 }
 
 async fn blob_from(from: u64, reply: impl Fn() -> Reply + Send + Sync + 'static) -> Result<BlobBody, UpstreamError> {
-    Peer::new(move |_, _| reply()).await.upstream().blob(&alpine(), &digest(), Span { start: from, end: None }).await
+    Peer::new(move |_, _| reply())
+        .await
+        .upstream()
+        .blob(&alpine(), &digest(), Span { start: from, end: None }, &flow())
+        .await
 }
 
 async fn read(mut body: BlobBody) -> Result<Vec<u8>, UpstreamError> {
@@ -160,14 +164,48 @@ async fn downloads_wait_for_each_other_and_manifests_do_not_wait_for_them() {
     })
     .await;
     let upstream = upstream(Settings { max_connections: 1, ..peer.settings() });
-    let held = upstream.blob(&alpine(), &digest(), Span::WHOLE).await.unwrap();
+    let held = upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap();
     upstream.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
-    let (repo, digest) = (alpine(), digest());
-    let second = upstream.blob(&repo, &digest, Span::WHOLE);
+    let (repo, digest, flow) = (alpine(), digest(), flow());
+    let second = upstream.blob(&repo, &digest, Span::WHOLE, &flow);
     tokio::pin!(second);
     assert!(tokio::time::timeout(Duration::from_millis(600), &mut second).await.is_err());
     drop(held);
     assert_eq!(read(second.await.unwrap()).await.unwrap(), b"0123456789");
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_leaves_a_place_to_clients_and_may_use_it_when_one_joins() {
+    let peer = Peer::new(|_, _| Reply::Say(answer(200, "", "0123456789"))).await;
+    let upstream = upstream(Settings { max_connections: 2, ..peer.settings() });
+    let (repo, digest) = (alpine(), digest());
+    let (ahead, also) = (upstream.flow(Priority::Background), upstream.flow(Priority::Background));
+    let held = upstream.blob(&repo, &digest, Span::WHOLE, &ahead).await.unwrap();
+    let mut second = Box::pin(upstream.blob(&repo, &digest, Span::WHOLE, &also));
+    for _ in 0..100 {
+        assert!(futures_util::poll!(second.as_mut()).is_pending());
+        tokio::task::yield_now().await;
+    }
+    upstream.blob(&repo, &digest, Span::WHOLE, &flow()).await.unwrap();
+    assert_eq!(peer.heads().len(), 2);
+    also.raise();
+    second.await.unwrap();
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_wait_for_a_share_of_the_line_is_no_stall() {
+    let peer = Peer::new(|_, _| Reply::Say(answer(200, "", "0123456789"))).await;
+    // The first piece is read at once; what it costs is paid for in one second, which is longer than the stall timeout.
+    let upstream = upstream(Settings { bandwidth: Some(10), ..peer.settings() });
+    assert_eq!(
+        read(upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap()).await.unwrap(),
+        b"0123456789"
+    );
+    assert_eq!(
+        read(upstream.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.unwrap()).await.unwrap(),
+        b"0123456789"
+    );
 }
 
 #[tokio::test]
@@ -227,7 +265,7 @@ async fn what_happens_is_counted() {
     let hub = named("hub.test");
     has(&[r#"larder_upstream_up{part="cdn",upstream="hub.test"} 1"#]);
     hub.manifest(&alpine(), &latest(), Reach::Fallbacks).await.unwrap();
-    hub.blob(&alpine(), &digest(), Span::WHOLE).await.err().unwrap();
+    hub.blob(&alpine(), &digest(), Span::WHOLE, &flow()).await.err().unwrap();
     has(&[
         r#"larder_upstream_up{part="registry",upstream="hub.test"} 1"#,
         r#"larder_upstream_up{part="cdn",upstream="hub.test"} 0"#,
@@ -256,12 +294,14 @@ fn settings_that_cannot_work_are_refused_and_a_dead_network_is_no_reason() {
         fallbacks: Vec::new(),
         accounts: Vec::new(),
         reserve: 10,
+        proxies: Proxies::default(),
         extra_ca: some_ca(),
         connect_timeout: Duration::from_secs(1),
         header_timeout: Duration::from_secs(1),
         stall_timeout: Duration::from_secs(1),
         max_connections: 1,
         parallel: 1,
+        bandwidth: None,
     };
     let new = |settings| Upstream::new(settings, Clock::system(), Metrics::new(&prometheus::Registry::new()));
     for url in ["https://no-such-host.invalid", "http://10.0.0.1:5000/hub/", "https://[::1]:5000"] {

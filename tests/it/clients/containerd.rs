@@ -1,12 +1,14 @@
-//! Debian's containerd and its `ctr`, with Larder named in a `hosts.toml`.
+//! Debian's containerd and its `ctr`, with Larder named in a `hosts.toml`, as `larder setup` writes it.
 
 use std::cell::Cell;
+use std::path::Path;
 use std::process::Command;
 
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Process, Program, run};
+use super::process::{Process, Program, attempt, fails, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 
 const CONTAINERD: Program = Program::new("containerd", "containerd");
@@ -23,12 +25,12 @@ pub(super) struct Containerd {
 
 impl Containerd {
     pub(super) fn using(mirror: &Larder) -> Self {
+        Self::set_up_by(|root| mirror.set_up("containerd", root))
+    }
+
+    pub(super) fn set_up_by(set_up: impl FnOnce(&Path)) -> Self {
         let home = Scratch::new("ctrd");
-        let hosts = format!(
-            "server = \"https://registry-1.docker.io\"\n[host.\"{}\"]\ncapabilities = [\"pull\", \"resolve\"]\n",
-            mirror.mirror_url()
-        );
-        home.write("certs.d/docker.io/hosts.toml", &hosts);
+        set_up(home.path());
         // The CRI plugin wants CNI and a network of the machine's; ctr does without.
         let config = format!(
             "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
@@ -43,6 +45,12 @@ impl Containerd {
         Self { daemon, containers: Cell::new(0), home }
     }
 
+    pub(super) fn cannot_pull(&self, reference: &str) -> bool {
+        let hosts = self.home.join("etc/containerd/certs.d");
+        let mut pull = ctr(&self.home);
+        fails(pull.args(["images", "pull", "--hosts-dir"]).arg(hosts).arg(reference))
+    }
+
     fn ctr(&self, arguments: &[&str]) -> String {
         run(ctr(&self.home).args(arguments))
     }
@@ -50,7 +58,7 @@ impl Containerd {
 
 impl Client for Containerd {
     fn pull(&mut self, reference: &str) {
-        let hosts = self.home.join("certs.d");
+        let hosts = self.home.join("etc/containerd/certs.d");
         self.ctr(&["images", "pull", "--hosts-dir", hosts.to_str().unwrap(), reference]);
     }
 
@@ -80,6 +88,31 @@ impl Client for Containerd {
         self.home.remove("state");
         self.daemon = start(&self.home);
     }
+}
+
+impl Pusher for Containerd {
+    /// It keeps no logins: each command has its own.
+    fn login(&mut self, _registry: &str, _login: Login) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn push(&mut self, source: &str, target: &str, login: Option<Login>) -> Result<String, String> {
+        self.ctr(&["images", "tag", "--force", source, target]);
+        let mut command = ctr(&self.home);
+        command.args(["images", "push", "--plain-http"]).args(user(login)).arg(target);
+        attempt(&mut command).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, login: Option<Login>) -> Result<(), String> {
+        let mut command = ctr(&self.home);
+        command.args(["images", "pull", "--plain-http"]).args(user(login)).arg(reference);
+        attempt(&mut command).map(drop)
+    }
+}
+
+fn user(login: Option<Login>) -> Vec<String> {
+    let pair = login.map(|login| vec!["--user".to_owned(), format!("{}:{}", login.user, login.password)]);
+    pair.unwrap_or_default()
 }
 
 fn start(home: &Scratch) -> Process {

@@ -1,15 +1,16 @@
-//! Debian's dockerd with Larder among its `registry-mirrors`.
+//! Debian's dockerd with Larder among its `registry-mirrors`, as `larder setup` writes them.
 //!
 //! It runs beside any dockerd of the machine: own roots, socket, pid file and configuration.
 
 use std::process::Command;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Process, Program, run};
+use super::process::{Process, Program, attempt, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 
 const DOCKERD: Program = Program::new("dockerd", "docker.io");
@@ -19,18 +20,26 @@ pub(super) const PROGRAMS: [Program; 2] = [DOCKERD, DOCKER];
 
 pub(super) struct Docker {
     daemon: Process,
+    tls: bool,
     home: Scratch,
 }
 
 impl Docker {
     pub(super) fn using(mirror: &Larder) -> Self {
         let home = Scratch::new("docker");
-        home.write("daemon.json", &json!({ "registry-mirrors": [mirror.mirror_url()] }).to_string());
-        let daemon = start(&home);
-        Self { daemon, home }
+        mirror.set_up("docker", home.path());
+        let daemon = start(&home, mirror.is_tls());
+        Self { daemon, tls: mirror.is_tls(), home }
     }
 
-    fn docker(&self, arguments: &[&str]) -> String {
+    /// One that knows no mirror.
+    pub(super) fn alone() -> Self {
+        let home = Scratch::new("docker");
+        home.write("etc/docker/daemon.json", "{}");
+        Self { daemon: start(&home, false), tls: false, home }
+    }
+
+    pub(super) fn docker(&self, arguments: &[&str]) -> String {
         run(docker(&self.home).args(arguments))
     }
 }
@@ -64,15 +73,37 @@ impl Client for Docker {
         self.daemon.stop();
         self.home.remove("root");
         self.home.remove("exec");
-        self.daemon = start(&self.home);
+        self.daemon = start(&self.home, self.tls);
     }
 }
 
-fn start(home: &Scratch) -> Process {
-    let mut command = DOCKERD.command(home.path());
+impl Pusher for Docker {
+    fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
+        let mut command = docker(&self.home);
+        attempt(command.args(["login", "--username", login.user, "--password", login.password, registry])).map(drop)
+    }
+
+    fn push(&mut self, source: &str, target: &str, _login: Option<Login>) -> Result<String, String> {
+        self.docker(&["tag", source, target]);
+        attempt(docker(&self.home).args(["push", target])).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, _login: Option<Login>) -> Result<(), String> {
+        attempt(docker(&self.home).args(["pull", reference])).map(drop)
+    }
+}
+
+fn start(home: &Scratch, tls: bool) -> Process {
+    let mut command = if tls {
+        // Certificates have one place only.
+        DOCKERD.command_over_etc(home.path(), &home.join("etc"))
+    } else {
+        let mut command = DOCKERD.command(home.path());
+        command.arg("--config-file").arg(home.join("etc/docker/daemon.json"));
+        command
+    };
     command.arg("--data-root").arg(home.join("root")).arg("--exec-root").arg(home.join("exec"));
-    command.arg("--pidfile").arg(home.join("pid")).arg("--config-file").arg(home.join("daemon.json"));
-    command.arg("--host").arg(socket(home));
+    command.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(socket(home));
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
     let mut daemon = Process::spawn(DOCKERD.name, &mut command, home.join("log"));
     daemon.wait_until_ready(|daemon| daemon.log().contains("API listen on").then_some(()));

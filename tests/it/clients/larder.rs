@@ -1,45 +1,78 @@
 //! The real `larder` binary between the upstream and the clients.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+
 use super::http;
-use super::process::{Process, command};
+use super::process::{Process, command, run};
 use super::registry::Registry;
 use super::scratch::{Scratch, private_address, wait_until};
 
-/// A running mirror of one upstream.
+/// A running mirror of one upstream, as which it stands for Docker Hub and for ghcr.io.
 pub(super) struct Larder {
     process: Process,
+    /// The authority's certificate, if clients are to speak TLS.
+    ca: Option<PathBuf>,
     mirror: SocketAddr,
+    registry: SocketAddr,
     admin: SocketAddr,
     config: PathBuf,
     home: Scratch,
 }
 
+/// A tag may be served without asking for a second only: so a test that outlives it sees answers that were confirmed by
+/// the upstream, and, when that is gone, answers that could not be.
+const BRIEFLY: &str = "tag_ttl = \"1s\"";
+
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
-        // A tag may be served without asking for a second only: so a test that outlives it sees answers that were
-        // confirmed by the upstream, and, when that is gone, answers that could not be.
-        Self::mirroring_at(&upstream.url(), "tag_ttl = \"1s\"")
+        Self::start(&upstream.url(), BRIEFLY, false, None)
+    }
+
+    /// The same, with a certificate that nobody trusts before being told to.
+    pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
+        Self::start(&upstream.url(), BRIEFLY, true, None)
     }
 
     /// The same, with the address of the upstream or of what stands in front of it, and the lines of `[cache]`.
     pub(super) fn mirroring_at(upstream: &str, cache: &str) -> Self {
+        Self::start(upstream, cache, false, None)
+    }
+
+    /// The same with a registry beside it; `rules` are more lines of `[registry]`.
+    pub(super) fn hosting(upstream: &Registry, rules: Option<&str>) -> Self {
+        Self::start(&upstream.url(), BRIEFLY, false, rules)
+    }
+
+    fn start(upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
         let home = Scratch::new("mirror");
-        let (mirror, admin) = (private_address(), private_address());
+        let (mirror, admin, registry) = (private_address(), private_address(), private_address());
+        let ca = tls.then(|| certificates(mirror, &home));
+        let own = match &ca {
+            Some(_) => format!("tls = {{ cert = {:?}, key = {:?} }}", home.join("cert.pem"), home.join("key.pem")),
+            None => String::new(),
+        };
+        let rules = rules.map(|rules| rules.replace("HOME", home.path().to_str().unwrap()));
+        let hosted = rules.map(|rules| format!("[registry]\nlisten = \"{registry}\"\n{rules}\n")).unwrap_or_default();
+        let line = |name: &str| format!("{name}:{}\n", bcrypt::hash(format!("{name}-secret"), 4).unwrap());
+        home.write("htpasswd", &(line("anna") + &line("bert")));
         let config = format!(
             "data_dir = {:?}\n\
-             [mirror]\nlisten = \"{mirror}\"\n\
+             [mirror]\nlisten = \"{mirror}\"\n{own}\n\
              [admin]\nlisten = \"{admin}\"\n\
              [cache]\n{cache}\n\
-             [[upstream]]\nname = \"docker.io\"\nurl = \"{upstream}\"\n",
+             {hosted}\
+             [[upstream]]\nname = \"docker.io\"\nurl = \"{upstream}\"\ndefault = true\n\
+             [[upstream]]\nname = \"ghcr.io\"\nurl = \"{upstream}\"\n",
             home.join("data")
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
-        Self { process, mirror, admin, config, home }
+        Self { process, ca, mirror, registry, admin, config, home }
     }
 
     /// Ends the server and starts it on the same data, upstream or no upstream.
@@ -48,13 +81,39 @@ impl Larder {
         self.process = serve(&self.config, self.admin, &self.home);
     }
 
-    /// Where clients pull.
+    /// Where it listens for clients.
     pub(super) fn mirror(&self) -> SocketAddr {
         self.mirror
     }
 
-    pub(super) fn mirror_url(&self) -> String {
-        format!("http://{}", self.mirror)
+    /// Where clients push.
+    pub(super) fn registry(&self) -> SocketAddr {
+        self.registry
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.ca.is_some()
+    }
+
+    /// `larder setup CLIENT --write` for this mirror, on a machine whose `/` is `root`.
+    pub(super) fn set_up(&self, client: &str, root: &Path) {
+        self.set_up_with(client, root, self.ca.as_deref());
+    }
+
+    /// The same, for somebody who forgot the authority's certificate.
+    pub(super) fn set_up_without_ca(&self, client: &str, root: &Path) {
+        self.set_up_with(client, root, None);
+    }
+
+    fn set_up_with(&self, client: &str, root: &Path, ca: Option<&Path>) {
+        let scheme = if self.is_tls() { "https" } else { "http" };
+        let mut command = command(env!("CARGO_BIN_EXE_larder"), self.home.path());
+        command.args(["setup", client, "--mirror", &format!("{scheme}://{}", self.mirror)]);
+        command.args(["--registry", "docker.io", "--registry", "ghcr.io", "--write", "--root"]).arg(root);
+        if let Some(ca) = ca {
+            command.arg("--ca").arg(ca);
+        }
+        run(&mut command);
     }
 
     /// How many requests were answered with this outcome; any outcome if it is empty.
@@ -75,6 +134,19 @@ impl Larder {
         let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         lines.filter_map(|line| line.rsplit(' ').next()).map(|count| count.parse::<u64>().unwrap()).sum()
     }
+}
+
+/// An authority's certificate, and in `home` the mirror's with its key.
+fn certificates(mirror: SocketAddr, home: &Scratch) -> PathBuf {
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
+    let ca = home.write("ca.pem", &authority.self_signed(&authority_key).unwrap().pem());
+    let own = CertificateParams::new([mirror.ip().to_string()]).unwrap();
+    let own = own.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
+    fs::write(home.join("cert.pem"), own.pem()).unwrap();
+    fs::write(home.join("key.pem"), key.serialize_pem()).unwrap();
+    ca
 }
 
 fn serve(config: &PathBuf, admin: SocketAddr, home: &Scratch) -> Process {

@@ -13,9 +13,13 @@ mod layers;
 mod outage;
 mod podman;
 mod process;
+mod prometheus;
+mod proxy;
+mod pushes;
 mod registry;
 mod relay;
 mod scratch;
+mod shipped;
 mod skopeo;
 
 use std::collections::BTreeSet;
@@ -90,6 +94,62 @@ fn attestations_of_what_containerd_pulled_outlive_the_upstream() {
     upstream.stop();
     larder.restart();
     skopeo::Skopeo::using(&larder).copy_all(image);
+}
+
+/// One Larder stands for several registries: containerd says which by `?ns=`, Podman by the path.
+#[test]
+fn another_registry_is_pulled_through_the_same_mirror() {
+    if !(ready(&containerd::PROGRAMS) && ready(&podman::PROGRAMS)) {
+        return;
+    }
+    let image = images::named("org/multi");
+    let upstream = Registry::holding(std::slice::from_ref(image));
+    let larder = Larder::mirroring(&upstream);
+    let reference = format!("ghcr.io/{}:{}", image.repository, image.tag);
+    let mut containerd = containerd::Containerd::using(&larder);
+    containerd.pull(&reference);
+    containerd.check(image, &reference);
+    let before = larder.requests("");
+    let mut podman = podman::Podman::using(&larder);
+    podman.pull(&reference);
+    podman.check(image, &reference);
+    assert!(larder.requests("") > before, "podman went past the mirror");
+}
+
+#[test]
+fn clients_that_were_given_the_authority_pull_over_tls() {
+    if !(ready(&docker::PROGRAMS) && ready(&containerd::PROGRAMS) && ready(&podman::PROGRAMS)) {
+        return;
+    }
+    let image = images::named("org/multi");
+    let upstream = Registry::holding(std::slice::from_ref(image));
+    let larder = Larder::mirroring_over_tls(&upstream);
+    // Docker checks no certificate of a mirror on loopback; the other two do.
+    let (mut docker, mut containerd) = (docker::Docker::using(&larder), containerd::Containerd::using(&larder));
+    let mut podman = podman::Podman::using(&larder);
+    let clients: [&mut dyn Client; 3] = [&mut docker, &mut containerd, &mut podman];
+    for client in clients {
+        let before = larder.requests("");
+        client.pull(&image.by_tag());
+        client.check(image, &image.by_tag());
+        assert!(larder.requests("") > before, "a client went past the mirror");
+    }
+}
+
+#[test]
+fn without_the_authority_no_client_trusts_the_mirror() {
+    if !(ready(&containerd::PROGRAMS) && ready(&podman::PROGRAMS)) {
+        return;
+    }
+    let image = images::named("org/multi");
+    let upstream = Registry::holding(std::slice::from_ref(image));
+    let larder = Larder::mirroring_over_tls(&upstream);
+    let containerd = containerd::Containerd::set_up_by(|root| larder.set_up_without_ca("containerd", root));
+    let podman = podman::Podman::set_up_by(|root| larder.set_up_without_ca("podman", root), true);
+    // The way to the real Docker Hub is closed, so they have nothing else.
+    assert!(containerd.cannot_pull(&image.by_tag()), "containerd took a certificate that nobody vouches for");
+    assert!(podman.cannot_pull(&image.by_tag()), "podman took a certificate that nobody vouches for");
+    assert_eq!(larder.requests(""), 0);
 }
 
 fn ready(programs: &[Program]) -> bool {

@@ -1,5 +1,6 @@
-//! Debian's podman, with Larder as a mirror in its `registries.conf`.
+//! Debian's podman, with Larder as a mirror in its `registries.conf`, as `larder setup` writes it.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -7,8 +8,10 @@ use serde_json::Value;
 use super::Client;
 use super::images::Image;
 use super::larder::Larder;
-use super::process::{Program, run};
+use super::process::{Program, attempt, fails, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
+use crate::support::larder::files;
 
 const PODMAN: Program = Program::new("podman", "podman");
 const CONMON: Program = Program::new("conmon", "conmon");
@@ -16,29 +19,45 @@ const RUNC: Program = Program::new("runc", "runc");
 
 pub(super) const PROGRAMS: [Program; 3] = [PODMAN, CONMON, RUNC];
 
-/// Docker Hub with a mirror in front, in the form that Podman, Buildah, CRI-O and skopeo share.
-pub(super) fn registries_conf(mirror: &Larder) -> String {
-    format!(
-        "[[registry]]\nprefix = \"docker.io\"\nlocation = \"docker.io\"\n\
-         [[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n",
-        mirror.mirror()
+/// The drop-ins that `larder setup` writes for Podman, Buildah, CRI-O and skopeo, as one file: an engine that is told where
+/// its configuration is takes one.
+pub(super) fn registries_conf(home: &Scratch) -> PathBuf {
+    let drop_ins = files(&home.join("etc/containers/registries.conf.d"));
+    assert!(!drop_ins.is_empty(), "larder setup wrote nothing");
+    home.write(
+        "registries.conf",
+        &drop_ins.into_iter().map(|(_, text)| String::from_utf8(text).unwrap()).collect::<String>(),
     )
 }
 
 pub(super) struct Podman {
+    tls: bool,
     home: Scratch,
 }
 
 impl Podman {
     pub(super) fn using(mirror: &Larder) -> Self {
+        Self::set_up_by(|root| mirror.set_up("podman", root), mirror.is_tls())
+    }
+
+    pub(super) fn set_up_by(set_up: impl FnOnce(&Path), tls: bool) -> Self {
         let home = Scratch::new("podman");
-        home.write("registries.conf", &registries_conf(mirror));
+        set_up(home.path());
         home.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
-        Self { home }
+        Self { tls, home }
+    }
+
+    pub(super) fn cannot_pull(&self, reference: &str) -> bool {
+        let policy = self.home.join("policy.json");
+        fails(self.command().args(["pull", "--quiet", "--signature-policy"]).arg(policy).arg(reference))
+    }
+
+    fn command(&self) -> Command {
+        podman(&self.home, self.tls)
     }
 
     fn podman(&self, arguments: &[&str]) -> String {
-        run(podman(&self.home).args(arguments))
+        run(self.command().args(arguments))
     }
 }
 
@@ -60,7 +79,7 @@ impl Client for Podman {
         // By default podman raises both limits to what a machine's root may, which root in a container or a small VM
         // (no CAP_SYS_RESOURCE) may not.
         let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
-        let mut command = podman(&self.home);
+        let mut command = self.command();
         command.args(["run", "--rm", "--network", "none", "--pull", "never"]).args(limits).arg(reference);
         Some(run(&mut command))
     }
@@ -76,13 +95,44 @@ impl Client for Podman {
     }
 }
 
-fn podman(home: &Scratch) -> Command {
-    let mut command = PODMAN.command(home.path());
+impl Pusher for Podman {
+    fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
+        let mut command = self.command();
+        command.args(["login", "--tls-verify=false", "--username", login.user, "--password", login.password, registry]);
+        attempt(&mut command).map(drop)
+    }
+
+    fn push(&mut self, source: &str, target: &str, _login: Option<Login>) -> Result<String, String> {
+        self.podman(&["tag", source, target]);
+        let policy = self.home.join("policy.json");
+        let policy = ["--signature-policy", policy.to_str().unwrap()];
+        let mut command = self.command();
+        command.args(["push", "--tls-verify=false"]).args(policy).arg(target);
+        attempt(&mut command).map(|output| output.concat())
+    }
+
+    fn pull_pushed(&mut self, reference: &str, _login: Option<Login>) -> Result<(), String> {
+        let policy = self.home.join("policy.json");
+        let policy = ["--signature-policy", policy.to_str().unwrap()];
+        let mut command = self.command();
+        command.args(["pull", "--quiet", "--tls-verify=false"]).args(policy).arg(reference);
+        attempt(&mut command).map(drop)
+    }
+}
+
+fn podman(home: &Scratch, tls: bool) -> Command {
+    let mut command = if tls {
+        // Certificates are looked for in their own place.
+        PODMAN.command_over_etc(home.path(), &home.join("etc"))
+    } else {
+        let mut command = PODMAN.command(home.path());
+        command.env("CONTAINERS_REGISTRIES_CONF", registries_conf(home));
+        command
+    };
     command.arg("--root").arg(home.join("root")).arg("--runroot").arg(home.join("run"));
     command.arg("--tmpdir").arg(home.join("tmp"));
     // runc, because crun refuses machines that have cgroup v1 and v2 mounted at once; and neither systemd nor its
     // journal, because containers and build machines have none.
     command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]);
-    command.env("CONTAINERS_REGISTRIES_CONF", home.join("registries.conf"));
     command
 }

@@ -41,11 +41,26 @@ impl Program {
         PATH.split(':').map(|folder| Path::new(folder).join(self.name)).find(|path| path.is_file())
     }
 
+    /// The same on a machine whose `/etc` has, over what is there, the files of `etc`: the places where users have them.
+    pub(super) fn command_over_etc(self, home: &Path, etc: &Path) -> Command {
+        let top = home.join("etc-top");
+        fs::create_dir_all(&top).unwrap();
+        let mut command = command("unshare", home);
+        command.args(["--mount", "sh", "-c", OVER_ETC]).arg(etc).arg(top);
+        command.arg(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)));
+        command
+    }
+
     /// The program with a clean environment: no credentials, proxies or settings of whoever runs the tests.
     pub(super) fn command(self, home: &Path) -> Command {
         command(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)), home)
     }
 }
+
+/// Lays a directory over this machine's `/etc`, for one program and its children. What they write there is gone with
+/// them.
+const OVER_ETC: &str = "mount -t tmpfs none \"$1\" && mkdir \"$1/up\" \"$1/work\" && \
+    mount -t overlay -o \"lowerdir=$0:/etc,upperdir=$1/up,workdir=$1/work\" overlay /etc && shift && exec \"$@\"";
 
 /// A command that ends with the test that started it, even if the test process is killed.
 pub(super) fn command(program: impl AsRef<OsStr>, home: &Path) -> Command {
@@ -152,6 +167,29 @@ impl Drop for Process {
 
 /// Runs a command to its end and gives what it printed; a failure panics with both streams.
 pub(super) fn run(command: &mut Command) -> String {
+    match attempt(command) {
+        Ok([stdout, _]) => stdout,
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Runs a command to its end, and says whether that was a failure over a certificate.
+pub(super) fn fails(command: &mut Command) -> bool {
+    match attempt(command) {
+        // A client may find another way and succeed, but not without a word.
+        Ok([_, stderr]) => stderr.contains(UNTRUSTED),
+        Err(failure) => {
+            assert!(failure.contains(UNTRUSTED), "{failure}");
+            true
+        }
+    }
+}
+
+/// What every client says of a certificate that it was not told to trust.
+const UNTRUSTED: &str = "certificate signed by unknown authority";
+
+/// Runs a command to its end and gives both streams, or how it failed with both.
+pub(super) fn attempt(command: &mut Command) -> Result<[String; 2], String> {
     let mut output = [tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap()];
     command.stdout(output[0].try_clone().unwrap()).stderr(output[1].try_clone().unwrap());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -174,8 +212,8 @@ pub(super) fn run(command: &mut Command) -> String {
         String::from_utf8_lossy(&bytes).into_owned()
     });
     match status {
-        Some(status) if status.success() => stdout,
-        Some(status) => panic!("{command:?}: {status}\n{stdout}{stderr}"),
+        Some(status) if status.success() => Ok([stdout, stderr]),
+        Some(status) => Err(format!("{command:?}: {status}\n{stdout}{stderr}")),
         None => panic!("{command:?}: not done within {PATIENCE:?}\n{stdout}{stderr}"),
     }
 }

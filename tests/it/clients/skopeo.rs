@@ -9,10 +9,10 @@ use super::images::{Image, Manifest};
 use super::larder::Larder;
 use super::layers;
 use super::podman::registries_conf;
-use super::process::{Program, run};
+use super::process::{Program, attempt, run};
 use super::scratch::Scratch;
 
-const SKOPEO: Program = Program::new("skopeo", "skopeo");
+pub(super) const SKOPEO: Program = Program::new("skopeo", "skopeo");
 
 pub(super) const PROGRAMS: [Program; 1] = [SKOPEO];
 
@@ -28,7 +28,7 @@ pub(super) struct Skopeo {
 impl Skopeo {
     pub(super) fn using(mirror: &Larder) -> Self {
         let home = Scratch::new("skopeo");
-        home.write("registries.conf", &registries_conf(mirror));
+        mirror.set_up("podman", home.path());
         Self { layouts: RefCell::default(), home }
     }
 
@@ -44,9 +44,16 @@ impl Skopeo {
         self.home.remove("all");
     }
 
-    fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
+    /// Any other of its commands.
+    pub(super) fn skopeo(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = SKOPEO.command(self.home.path());
         command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join("registries.conf"));
+        attempt(command.args(arguments)).map(|output| output.concat())
+    }
+
+    fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
+        let mut command = SKOPEO.command(self.home.path());
+        command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
         command.arg("copy").args(options).arg(format!("docker://{reference}")).arg(target);
         run(&mut command);
     }

@@ -1,6 +1,7 @@
 //! The real server as a process of its own: what can be done to it is what can be done to any process.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ pub struct Binary {
     pub mirror: SocketAddr,
     /// Where the operator looks.
     pub admin: SocketAddr,
+    /// Where clients push, if there is a registry.
+    pub registry: Option<SocketAddr>,
 }
 
 /// `larder` in an empty environment.
@@ -26,6 +29,16 @@ pub fn larder() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     command.env_clear().stdin(Stdio::null());
     command
+}
+
+/// Whether other people's programs (curl, openssl, htpasswd) are to be tried. One that is missing is a failure then.
+pub fn tries_other_programs() -> bool {
+    let skipped = std::env::var_os("LARDER_SKIP_CLIENTS").is_some_and(|value| value == "1");
+    if skipped {
+        // Past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(std::io::stderr(), "SKIP: LARDER_SKIP_CLIENTS=1, no other program was tried");
+    }
+    !skipped
 }
 
 impl Binary {
@@ -41,8 +54,9 @@ impl Binary {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let text = fs::read_to_string(&log).unwrap_or_default();
-            if let Some([mirror, admin]) = addresses(&text[before.min(text.len())..]) {
-                return Binary { child, log, mirror, admin };
+            if let Some([mirror, admin, registry]) = addresses(&text[before.min(text.len())..]) {
+                let [mirror, admin] = [mirror, admin].map(Option::unwrap);
+                return Binary { child, log, mirror, admin, registry };
             }
             let ended = child.try_wait().unwrap();
             assert!(ended.is_none(), "larder ended with {ended:?}:\n{text}");
@@ -88,8 +102,8 @@ impl Drop for Binary {
     }
 }
 
-fn addresses(log: &str) -> Option<[SocketAddr; 2]> {
+fn addresses(log: &str) -> Option<[Option<SocketAddr>; 3]> {
     let mut lines = log.lines().rev().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let serving = lines.find(|line| line["message"] == "serving")?;
-    Some(["mirror", "admin"].map(|name| serving[name].as_str().unwrap().parse().unwrap()))
+    Some(["mirror", "admin", "registry"].map(|name| serving[name].as_str().map(|text| text.parse().unwrap())))
 }

@@ -82,6 +82,13 @@ impl Larder {
         self.start().await;
     }
 
+    /// The same, with more lines for the upstream.
+    pub async fn restart_with(&mut self, upstream: &str) {
+        self.stop().await;
+        writeln!(self.config, "{upstream}").unwrap();
+        self.start().await;
+    }
+
     /// Stops in good order.
     pub async fn stop(&mut self) {
         let server = self.server.take().unwrap();

@@ -9,3 +9,4 @@ pub mod client;
 pub mod hub;
 pub mod image;
 pub mod larder;
+pub mod pushing;

@@ -61,8 +61,18 @@ impl Hub {
 
     /// Over TLS: three hosts below `localhost`, on three ports of 127.0.0.1.
     pub async fn tls() -> Hub {
+        Hub::tls_at(["registry-1.hub.localhost", "auth.hub.localhost", "cdn.localhost"]).await
+    }
+
+    /// Over TLS: three ports of 127.0.0.1, without names, for who asks another resolver than ours.
+    pub async fn tls_by_address() -> Hub {
+        Hub::tls_at(["127.0.0.1"; 3]).await
+    }
+
+    async fn tls_at(hosts: [&str; 3]) -> Hub {
         let authority = Authority::new();
-        let names = ["registry-1.hub.localhost", "auth.hub.localhost", "cdn.localhost", "127.0.0.1"].map(String::from);
+        let mut names = hosts.map(String::from).to_vec();
+        names.push("127.0.0.1".into());
         let certificates =
             Certificates { trusted: authority.acceptor(&names), untrusted: Authority::new().acceptor(&names) };
         let ports: Vec<Port> = [Role::Registry, Role::Token, Role::Cdn]

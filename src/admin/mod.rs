@@ -1,20 +1,28 @@
-//! The operator's address: `/metrics`, `/livez`, `/readyz`. Not for clients, and on loopback unless said otherwise.
+//! The operator's address: `/metrics`, `/livez`, `/readyz`, `/api/…`. Not for clients, and on loopback unless said otherwise.
 //!
 //! `/livez` says only that the process answers: it touches neither disk nor upstream, so that no outage of theirs gets
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
 //! that, because what is cached is served.
 
+pub mod client;
+mod status;
+
+use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
+use serde::Serialize;
 
+use self::status::{Budget, Status};
+use crate::cache::Cache;
+use crate::clock::Clock;
 use crate::metric;
 use crate::server::Drain;
-use crate::storage::Store;
 
 /// Answers the operator. Clones share everything.
 #[derive(Clone)]
@@ -25,21 +33,25 @@ pub struct Admin {
 struct Inner {
     registry: Registry,
     drain: Drain,
-    store: Store,
+    cache: Arc<Cache>,
+    clock: Clock,
+    began: Instant,
 }
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Admin {
-    /// Shows what is counted in `registry`.
-    pub fn new(registry: Registry, drain: Drain, store: Store) -> Admin {
+    /// Shows what is counted in `registry`, and what `cache` says of itself.
+    pub fn new(registry: Registry, drain: Drain, cache: Arc<Cache>, clock: Clock) -> Admin {
         let build =
             metric::gauges(&registry, "larder_build_info", "Always 1; the label has the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         let process = prometheus::process_collector::ProcessCollector::for_self();
         // Refused only if it stood there already, and then it is there.
         let _ = registry.register(Box::new(process));
-        Admin { inner: Arc::new(Inner { registry, drain, store }) }
+        let began = clock.tick();
+        Admin { inner: Arc::new(Inner { registry, drain, cache, clock, began }) }
     }
 
     /// Answers one request.
@@ -49,11 +61,13 @@ impl Admin {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
             "/readyz" if read => self.ready(),
             "/metrics" if read => self.metrics(),
-            "/" if read => answer(StatusCode::OK, "larder: see /metrics, /livez and /readyz\n"),
-            "/" | "/livez" | "/readyz" | "/metrics" => {
+            "/api/status" if read => json(&self.status()),
+            "/api/budget" if read => json(&Budget::of(&self.inner.cache)),
+            "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
+            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" => {
                 answer(StatusCode::METHOD_NOT_ALLOWED, "this address is read-only\n")
             }
-            _ => answer(StatusCode::NOT_FOUND, "no such page: see /metrics, /livez and /readyz\n"),
+            _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
     }
 
@@ -61,8 +75,17 @@ impl Admin {
         if self.inner.drain.has_begun() {
             return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
         }
-        let index = self.inner.store.index().state();
-        answer(StatusCode::OK, format!("ready\nindex: {index}\n"))
+        let mut text = format!("ready\nindex: {}\n", self.inner.cache.store().index().state());
+        for line in self.inner.cache.upstreams().iter().flat_map(status::parts) {
+            // Writing to a text does not fail.
+            let _ = writeln!(text, "{line}");
+        }
+        answer(StatusCode::OK, text)
+    }
+
+    fn status(&self) -> Status {
+        let Inner { registry, cache, clock, began, .. } = &*self.inner;
+        Status::of(cache, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
     }
 
     fn metrics(&self) -> Response<Full<Bytes>> {
@@ -74,9 +97,22 @@ impl Admin {
     }
 }
 
+const PAGES: &str = "/metrics, /livez, /readyz, /api/status and /api/budget";
+
 fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response
+}
+
+fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
+    match serde_json::to_vec(value) {
+        Ok(text) => {
+            let mut response = answer(StatusCode::OK, text);
+            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+            response
+        }
+        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
 }

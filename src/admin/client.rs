@@ -1,0 +1,128 @@
+//! The other end of the operator's address: how a command asks a running server. Plain HTTP, as the address speaks it.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper::header::HOST;
+use hyper::{Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::task;
+
+/// How long a server may take over an answer in all.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest answer, in bytes.
+const MAX_ANSWER: usize = 4 << 20;
+
+/// Where a running server's operator's pages are: `http://127.0.0.1:5080`, or without the scheme.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminUrl {
+    host: String,
+    port: u16,
+}
+
+impl AdminUrl {
+    /// The pages that a server listens for at `address` on this machine.
+    pub fn listening(address: std::net::SocketAddr) -> AdminUrl {
+        let ip = match address.ip() {
+            std::net::IpAddr::V4(ip) if ip.is_unspecified() => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(ip) if ip.is_unspecified() => std::net::Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        AdminUrl { host: ip.to_string(), port: address.port() }
+    }
+}
+
+impl std::fmt::Display for AdminUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let AdminUrl { host, port } = self;
+        if host.contains(':') { write!(f, "http://[{host}]:{port}") } else { write!(f, "http://{host}:{port}") }
+    }
+}
+
+/// Why a text is no such place.
+#[derive(Debug, Error)]
+#[error("write the admin address of a server like http://127.0.0.1:5080")]
+pub struct NoAdminUrl;
+
+impl FromStr for AdminUrl {
+    type Err = NoAdminUrl;
+
+    fn from_str(text: &str) -> Result<AdminUrl, NoAdminUrl> {
+        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let uri: Uri = format!("http://{rest}").parse().map_err(|_| NoAdminUrl)?;
+        let authority = uri.authority().filter(|_| !rest.contains(['/', '@', '?', '#'])).ok_or(NoAdminUrl)?;
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(AdminUrl { host, port: authority.port_u16().ok_or(NoAdminUrl)? })
+    }
+}
+
+/// Why a server gave no answer.
+#[derive(Debug, Error)]
+pub enum AdminError {
+    /// Nobody listens there, or not in time.
+    #[error("no server answers at {0}: {1}; is larder running, and is that its [admin] address?")]
+    Unreachable(AdminUrl, String),
+    /// Something answers, and it is no Larder, or an older one.
+    #[error("{0} answered {1} to {2}: is that the [admin] address of a Larder of this version?")]
+    Refused(AdminUrl, StatusCode, String),
+}
+
+/// The page at `path`.
+///
+/// # Errors
+/// There is none, or no answer.
+pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let (status, bytes) = timeout(PATIENCE, ask(server, path))
+        .await
+        .map_err(|_elapsed| unreachable("no answer in time".into()))?
+        .map_err(unreachable)?;
+    match status {
+        StatusCode::OK => Ok(bytes),
+        status => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
+    }
+}
+
+async fn ask(server: &AdminUrl, path: &str) -> Result<(StatusCode, Bytes), String> {
+    let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
+    let connected = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(socket)).await;
+    let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
+    let connection = task::spawn("admin", connection);
+    let host = server.to_string();
+    let request = Request::get(path).header(HOST, host.trim_start_matches("http://")).body(Empty::new());
+    let answer = sender.send_request(request.map_err(|error| error.to_string())?).await;
+    let answer = answer.map_err(|error| error.to_string())?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
+    connection.abort();
+    Ok((status, body.to_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_address_is_a_host_and_a_port() {
+        for (text, url) in [
+            ("http://127.0.0.1:5080", "http://127.0.0.1:5080"),
+            ("mirror.lan:5080/", "http://mirror.lan:5080"),
+            ("http://[::1]:5080", "http://[::1]:5080"),
+        ] {
+            assert_eq!(text.parse::<AdminUrl>().unwrap().to_string(), url);
+        }
+        for text in ["", "mirror.lan", "https://mirror.lan:5080", "http://a@b:1", "a:1/x", "a:99999", "a b:1"] {
+            assert!(text.parse::<AdminUrl>().is_err(), "{text}");
+        }
+        let everywhere = AdminUrl::listening("0.0.0.0:5080".parse().unwrap());
+        assert_eq!(everywhere.to_string(), "http://127.0.0.1:5080");
+    }
+}

@@ -1,0 +1,65 @@
+//! What the documents tell people to type is what the program takes, and what they point to is there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::support::binary::larder;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The pages for people, with their texts.
+fn documents() -> Vec<(PathBuf, String)> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.extend(["README.md", "grafana/README.md"].map(|name| root().join(name)));
+    assert!(paths.len() >= 5);
+    paths.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The lines between ```sh and ```.
+fn shell_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```sh\n").skip(1).flat_map(|rest| rest.split("```").next().unwrap().lines())
+}
+
+#[test]
+fn every_setup_command_in_the_documents_does_what_it_says() {
+    let mut tried = 0;
+    for (path, text) in documents() {
+        for line in shell_lines(&text) {
+            let line = line.split('#').next().unwrap().trim();
+            let Some(arguments) = line.trim_start_matches("sudo ").strip_prefix("larder setup ") else { continue };
+            let machine = tempfile::tempdir().unwrap();
+            let own = rcgen::generate_simple_self_signed(["mirror.lan".to_owned()]).unwrap();
+            fs::write(machine.path().join("ca.pem"), own.cert.pem()).unwrap();
+            let mut command = larder();
+            command.current_dir(machine.path()).arg("setup").args(arguments.split_whitespace());
+            let writes = arguments.contains("--write");
+            if writes {
+                command.arg("--root").arg(machine.path());
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{path:?}: {line}: {}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(machine.path().join("etc").exists(), writes, "{path:?}: {line}");
+            tried += 1;
+        }
+    }
+    assert!(tried >= 4, "the commands were not found");
+}
+
+#[test]
+fn every_file_that_the_documents_name_is_there() {
+    for (path, text) in documents() {
+        let links = text.split("](").skip(1).map(|rest| rest.split([')', '#']).next().unwrap());
+        for link in links.filter(|link| !link.contains("://") && !link.is_empty()) {
+            assert!(path.parent().unwrap().join(link).exists(), "{path:?} links to {link}");
+        }
+        let words = text.split(|c: char| c.is_whitespace() || matches!(c, '`' | '(' | ')' | ',' | ';' | ':' | '"'));
+        for word in words.filter(|word| word.starts_with("deploy/") || word.starts_with("rules/")) {
+            let below = if word.starts_with("rules/") { root().join("grafana") } else { root().to_owned() };
+            assert!(below.join(word.trim_end_matches(['.', '/'])).exists(), "{path:?} names {word}");
+        }
+    }
+}
