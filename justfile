@@ -42,10 +42,15 @@ deny:
 test *arguments:
     cargo test --locked {{ arguments }}
 
-# Larder beside docker-registry and nginx, as one table: some ten minutes on a quiet machine; --quick is a smoke run
+# Larder beside docker-registry and nginx, as one table: some ten minutes on a quiet machine; --rows TEXT measures a few,
+# --quick is a smoke run
 bench *arguments:
     benches/install-peers.sh
     cargo bench --locked --bench comparison -- {{ arguments }}
+
+# A store of so many blobs, sparse, beside one of a thousand: start, memory, hits (needs as many inodes, twice)
+large-store blobs="1000000":
+    LARDER_STORE_BLOBS={{ blobs }} cargo test --locked --release --test it -- --nocapture large_store
 
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:

@@ -42,6 +42,8 @@ pub struct Content {
     pub ten: Image,
     /// One layer of 1 MiB, one of 256 MiB.
     pub hot: Image,
+    /// Ten layers that Docker can unpack.
+    pub docker: Image,
 }
 
 impl Blob {
@@ -52,6 +54,11 @@ impl Blob {
 }
 
 impl Image {
+    /// As a user of Docker names it.
+    pub fn name(&self) -> String {
+        format!("{}:{}", REPOSITORY.trim_start_matches("library/"), self.tag)
+    }
+
     /// Where its manifest is by tag.
     pub fn by_tag(&self) -> String {
         format!("/v2/{REPOSITORY}/manifests/{}", self.tag)
@@ -76,6 +83,7 @@ pub fn make(upstream: SocketAddr, root: &Path, divisor: usize) -> Outcome<Conten
         herd: maker.image("herd", &[64 * MIB / divisor], false)?,
         ten: maker.image("ten", &[48, 32, 32, 24, 16, 16, 8, 8, 4, 2].map(|size| size * MIB / divisor), false)?,
         hot: maker.image("hot", &[MIB, 256 * MIB], true)?,
+        docker: maker.tars("docker", &[40, 32, 24, 24, 16, 16, 16, 12, 12, 8].map(|size| size * MIB / divisor))?,
     })
 }
 
@@ -92,13 +100,39 @@ impl Maker<'_> {
             let seed = tag.bytes().fold(n as u64 + 1, |seed, byte| seed * 131 + u64::from(byte));
             blobs.push(self.blob(&noise(seed, size), hot)?);
         }
-        let manifest = manifest(&blobs);
+        let manifest = manifest(&blobs, "layer.v1.tar+gzip");
         let image = Image { tag, manifest: Digest::sha256(manifest.as_bytes()), blobs };
         self.push(&image.by_tag(), MANIFEST_TYPE, manifest.as_bytes())?;
         if hot {
             self.file(&image.by_tag(), manifest.as_bytes())?;
             self.file(&image.by_digest(), manifest.as_bytes())?;
         }
+        Ok(image)
+    }
+
+    /// An image whose layers are archives, not packed: their digests are what they unpack to.
+    fn tars(&self, tag: &'static str, layers: &[usize]) -> Outcome<Image> {
+        let mut layer_blobs = Vec::new();
+        for (n, &size) in layers.iter().enumerate() {
+            let mut archive = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_ustar();
+            header.set_size(size as u64);
+            header.set_mode(0o644);
+            header.set_mtime(1);
+            let content = noise(0xd0c4_e200 + n as u64, size);
+            archive.append_data(&mut header, format!("layer{n}"), &content[..])?;
+            layer_blobs.push(self.blob(&archive.into_inner()?, false)?);
+        }
+        let ids: Vec<String> = layer_blobs.iter().map(|blob| format!("\"{}\"", blob.digest)).collect();
+        let config = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{{}},"rootfs":{{"type":"layers","diff_ids":[{}]}}}}"#,
+            ids.join(",")
+        );
+        let mut blobs = vec![self.blob(config.as_bytes(), false)?];
+        blobs.extend(layer_blobs);
+        let manifest = manifest(&blobs, "layer.v1.tar");
+        let image = Image { tag, manifest: Digest::sha256(manifest.as_bytes()), blobs };
+        self.push(&image.by_tag(), MANIFEST_TYPE, manifest.as_bytes())?;
         Ok(image)
     }
 
@@ -131,12 +165,12 @@ impl Maker<'_> {
     }
 }
 
-fn manifest(blobs: &[Blob]) -> String {
+fn manifest(blobs: &[Blob], layer: &str) -> String {
     let descriptor = |kind: &str, blob: &Blob| {
         let Blob { digest, size } = blob;
         format!(r#"{{"mediaType":"application/vnd.oci.image.{kind}","size":{size},"digest":"{digest}"}}"#)
     };
-    let layers: Vec<String> = blobs[1..].iter().map(|blob| descriptor("layer.v1.tar+gzip", blob)).collect();
+    let layers: Vec<String> = blobs[1..].iter().map(|blob| descriptor(layer, blob)).collect();
     let (config, layers) = (descriptor("config.v1+json", &blobs[0]), layers.join(","));
     format!(r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_TYPE}","config":{config},"layers":[{layers}]}}"#)
 }

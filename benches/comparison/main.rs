@@ -9,6 +9,7 @@
 
 mod cold;
 mod content;
+mod docker;
 mod hot;
 mod http;
 mod machine;
@@ -48,6 +49,9 @@ pub struct Options {
     /// How long to wait for an answer during an outage [default: 10s, quick 3s].
     #[arg(long, value_parser = humantime::parse_duration)]
     patience: Option<Duration>,
+    /// Only rows whose title contains this, like "manifest" or "cold image".
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    rows: String,
     /// Clients of hits read what they get, instead of having the kernel throw it away: closer to a client on the same
     /// machine, farther from a server's own cost.
     #[arg(long)]
@@ -58,6 +62,11 @@ pub struct Options {
 }
 
 impl Options {
+    /// Whether a row is to be measured.
+    pub fn wants(&self, title: &str) -> bool {
+        title.contains(&self.rows)
+    }
+
     /// Runs of each measurement.
     pub fn runs(&self) -> usize {
         self.runs.unwrap_or(if self.quick { 1 } else { 3 }).max(1)
@@ -109,8 +118,9 @@ fn compare(options: &Options, home: &Path) -> Outcome<String> {
     let bench = Bench { options, rig: &rig, relay: &relay, content: &content, files: &files };
     let mut rows = bench.herd();
     rows.extend(bench.pulls());
+    rows.extend(bench.docker());
     rows.extend(bench.hits());
-    rows.push(bench.outage());
+    rows.extend(bench.outage());
     progress(&format!("done in {:.0} s", start.elapsed().as_secs_f64()));
 
     let registry = format!("docker-registry {}, proxy", machine::version("docker-registry"));

@@ -1,10 +1,12 @@
 //! What is measured, row by row. In every run each mirror has its turn, so that what else happens on the machine meets all.
 
+use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
 use crate::cold::{self, HERD};
 use crate::content::Content;
+use crate::docker;
 use crate::hot::{self, Fetching, MANIFEST_CONNECTIONS, Rate};
 use crate::relay::{Line, Relay};
 use crate::servers::{Mirror, Rig, Server};
@@ -32,6 +34,7 @@ and every server writes a line for each request to a file. \
 **Herd:** 16 clients ask at once for one blob of 64 MiB that no mirror has, over a line of 100 MB/s. \
 **Cold image:** a client fetches ten layers (199 MB) three at a time, as Docker does, and verifies them, over that line; \
 or over one that gives each connection 20 MB/s, and 200 MB/s to all. \
+**docker pull:** a real dockerd pulls and unpacks ten layers (210 MB) over that one; only where there is one, and as root. \
 **Hit:** what a mirror holds; CPU is the server's own, user and system. \
 **Memory:** the most that was resident while 200 clients fetched 256 MiB each. \
 **Upstream silent:** it accepts and never answers, and the mirror's `tag_ttl` is over. \
@@ -57,6 +60,9 @@ type Running = Vec<(Column, Server)>;
 impl Bench<'_> {
     /// A herd on one cold blob.
     pub fn herd(&self) -> Vec<Row> {
+        if !self.options.wants("herd") {
+            return Vec::new();
+        }
         let blob = self.content.herd.layers()[0];
         let mut rows = [
             Row::new("herd: bytes from upstream", Unit::Times, "each once"),
@@ -85,46 +91,63 @@ impl Bench<'_> {
 
     /// One client on a cold image.
     pub fn pulls(&self) -> Vec<Row> {
-        vec![self.pull("cold image", LINE), self.pull("cold image, each connection limited", SHARED)]
+        let pulls = [("cold image", LINE), ("cold image, each connection limited", SHARED)];
+        let pulls = pulls.into_iter().filter(|(title, _)| self.options.wants(title));
+        pulls.map(|(title, line)| self.pull(title, line, |address| cold::pull(address, &self.content.ten))).collect()
     }
 
-    fn pull(&self, title: &str, line: Line) -> Row {
-        let (mut row, image) = (Row::new(title, Unit::Seconds, "direct"), &self.content.ten);
+    fn pull(&self, title: &str, line: Line, pull: impl Fn(SocketAddr) -> Outcome<f64>) -> Row {
+        let mut row = Row::new(title, Unit::Seconds, "direct");
         self.relay.set_line(line);
         for run in 0..self.options.runs() {
             let mut add = |column: Column, seconds: Outcome<f64>| {
                 self.relay.settle();
                 kept(title, column, seconds).into_iter().for_each(|seconds| row.add(column, seconds));
             };
-            add(Column::Reference, cold::pull(self.relay.address, image));
+            add(Column::Reference, pull(self.relay.address));
             for mirror in turn(run) {
-                let seconds = self.cold(mirror).and_then(|server| cold::pull(server.address, image));
+                let seconds = self.cold(mirror).and_then(|server| pull(server.address));
                 add(Column::Of(mirror), seconds);
             }
         }
         row
     }
 
+    /// A real Docker on a cold image, over the line that gives each connection a share only.
+    pub fn docker(&self) -> Option<Row> {
+        let title = "docker pull, cold, each connection limited";
+        if !self.options.wants(title) || !docker::is_here() {
+            return None;
+        }
+        Some(self.pull(title, SHARED, |address| docker::pull(address, &self.content.docker)))
+    }
+
     /// All that is served from the cache.
     pub fn hits(&self) -> Vec<Row> {
+        let image = &self.content.hot;
+        let connections = |count: usize| format!("{count} connection{}", if count == 1 { "" } else { "s" });
+        let blobs = ["1 MiB", "256 MiB"].iter().zip(image.layers()).flat_map(|(size, &blob)| {
+            [1, 8, 64].map(|count| (format!("hit: {size}, {}", connections(count)), blob, count))
+        });
+        let blobs: Vec<_> = blobs.filter(|(title, ..)| self.options.wants(title)).collect();
+        let manifests = [("tag", image.by_tag()), ("digest", image.by_digest())]
+            .map(|(name, path)| (format!("hit: manifest by {name}, {}", connections(MANIFEST_CONNECTIONS)), path));
+        let manifests: Vec<_> = manifests.into_iter().filter(|(title, _)| self.options.wants(title)).collect();
+        let memory = Some(format!("memory during {STREAMS} streams")).filter(|title| self.options.wants(title));
+        if blobs.is_empty() && manifests.is_empty() && memory.is_none() {
+            return Vec::new();
+        }
         self.relay.set_line(FAST);
-        let (image, running) = (&self.content.hot, self.warm(LONG));
-        let mut rows = Vec::new();
-        for (size, &blob) in ["1 MiB", "256 MiB"].iter().zip(image.layers()) {
-            for connections in [1, 8, 64] {
-                let title = format!("hit: {size}, {connections} connection{}", if connections == 1 { "" } else { "s" });
-                let units = [Unit::Speed, Unit::Cpu];
-                let measure = |server: &Server| hot::blobs(server, blob, self.fetching(connections));
-                rows.extend(self.rates(&title, units, &running, measure));
-            }
+        let (running, mut rows) = (self.warm(LONG), Vec::new());
+        for (title, blob, connections) in blobs {
+            let measure = |server: &Server| hot::blobs(server, blob, self.fetching(connections));
+            rows.extend(self.rates(&title, [Unit::Speed, Unit::Cpu], &running, measure));
         }
-        for (name, path) in [("tag", image.by_tag()), ("digest", image.by_digest())] {
-            let title = format!("hit: manifest by {name}, {MANIFEST_CONNECTIONS} connections");
-            let units = [Unit::Requests, Unit::CpuOfRequests];
+        for (title, path) in manifests {
             let measure = |server: &Server| hot::manifests(server, &path, self.options.window());
-            rows.extend(self.rates(&title, units, &running, measure));
+            rows.extend(self.rates(&title, [Unit::Requests, Unit::CpuOfRequests], &running, measure));
         }
-        rows.push(self.memory(&running));
+        rows.extend(memory.map(|title| self.memory(&title, &running)));
         rows
     }
 
@@ -151,21 +174,23 @@ impl Bench<'_> {
         rows
     }
 
-    fn memory(&self, running: &Running) -> Row {
-        let title = format!("memory during {STREAMS} streams");
-        let mut row = Row::new(&title, Unit::Memory, FILES);
+    fn memory(&self, title: &str, running: &Running) -> Row {
+        let mut row = Row::new(title, Unit::Memory, FILES);
         for run in 0..self.options.runs() {
             for (column, server) in self.everyone(running, run) {
                 let peak = hot::memory(server, self.content.hot.layers()[1], self.fetching(STREAMS));
-                kept(&title, column, peak).into_iter().for_each(|peak| row.add(column, peak));
+                kept(title, column, peak).into_iter().for_each(|peak| row.add(column, peak));
             }
         }
         row
     }
 
     /// A tag that is here and whose time is over, while upstream is a black hole.
-    pub fn outage(&self) -> Row {
+    pub fn outage(&self) -> Option<Row> {
         let (title, patience) = ("cached tag, upstream silent", self.options.patience());
+        if !self.options.wants(title) {
+            return None;
+        }
         let mut row = Row::new(title, Unit::Seconds, "");
         let running = self.warm(SHORT);
         for run in 0..self.options.runs() {
@@ -189,7 +214,7 @@ impl Bench<'_> {
             }
         }
         self.relay.set_black_hole(false);
-        row
+        Some(row)
     }
 
     fn cold(&self, mirror: Mirror) -> Outcome<Server> {

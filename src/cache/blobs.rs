@@ -189,8 +189,13 @@ impl Blobs {
     }
 
     async fn find(&self, repository: &Repository, digest: &Digest) -> Result<Found, CacheError> {
+        // The hot path: no other thread, and no disk.
+        if let Some(blob) = self.store.held(repository, digest) {
+            return Ok(Found::Readable(blob));
+        }
         let (store, repository, digest) = (self.store.clone(), repository.clone(), *digest);
         task::blocking(move || {
+            let opening = store.opening();
             let Some(blob) = store.blob(&digest)? else { return Ok(Found::Nothing) };
             match store.link(&repository, &digest)? {
                 // Links are written by whoever has seen the whole: a shorter file has lost something since.
@@ -198,7 +203,10 @@ impl Blobs {
                     store.quarantine(&digest, "its length is not what its link says")?;
                     Ok(Found::Nothing)
                 }
-                Some(_) => Ok(Found::Readable(blob)),
+                Some(_) => {
+                    store.hold(opening, repository, digest, blob.clone());
+                    Ok(Found::Readable(blob))
+                }
                 None => Ok(Found::Unlinked(blob)),
             }
         })

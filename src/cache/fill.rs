@@ -5,7 +5,8 @@
 //! reader can complete a wrong blob. What has landed when upstream fails for good is kept, and gone on with next time.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -26,6 +27,8 @@ const HOLDBACK: u64 = 64 << 10;
 const PART: u64 = 8 << 20;
 /// A blob whose length neither upstream nor a manifest tells is taken up to here; an endless one must not fill the disk.
 const MAX_UNANNOUNCED: u64 = 16 << 30;
+/// Bytes that are hashed again between two looks at what upstream says.
+const RECOVERED: u64 = 64 << 20;
 /// Batches that have landed and wait to be hashed; more make the connections wait.
 const MAX_BEHIND: usize = 64;
 
@@ -75,46 +78,54 @@ impl Fill {
     /// Not a byte has come.
     fn nothing(&self) -> Unkept {
         let hasher = Hasher::new(self.digest.algorithm());
-        Unkept { size: self.announced, attempt: 0, beginning: None, hasher, origin: self.source() }
+        Unkept { size: self.announced, attempt: 0, beginning: None, hasher, origin: self.source(Arc::default()) }
     }
 
     /// Should the disk fail now, readers go on from here.
     fn note(&self, ingest: &Ingest, attempt: u32, size: Option<u64>) {
         let beginning = Some((ingest.growing(), ingest.passed()));
-        let unkept = Unkept { size, attempt, beginning, hasher: ingest.hasher(), origin: self.source() };
+        let unkept = Unkept { size, attempt, beginning, hasher: ingest.hasher(), origin: self.source(Arc::default()) };
         *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(unkept);
     }
 
-    fn source(&self) -> Source {
+    fn source(&self, is_pieced: Arc<AtomicBool>) -> Source {
         let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
-        Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest }
+        Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest, is_pieced }
     }
 
     async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
         let first = self.attempt(pilot, 0).await;
-        // What an earlier attempt left may be wrong, or upstream may have changed since. Once, from the beginning.
+        // What an earlier attempt left may be wrong, or upstream may have changed meanwhile. Once, from the beginning.
         match first {
-            Err((CacheError::Mismatch { .. }, Began::Within)) => {
-                tracing::warn!(digest = %self.digest, "what was here of a blob does not fit: it is fetched from the start");
+            Err((CacheError::Mismatch { .. }, Came::InPieces)) => {
+                tracing::warn!(digest = %self.digest, "the pieces of a blob do not fit: it is fetched from the start");
                 self.attempt(pilot, 1).await.map(|blob| (blob, 1)).map_err(|(error, _)| error)
             }
             other => other.map(|blob| (blob, 0)).map_err(|(error, _)| error),
         }
     }
 
-    async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Began)> {
+    async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Came)> {
         let begun = self.on_disk(|store, digest| store.ingest(digest)).await;
-        let (ingest, room) = begun.map_err(|error| (error, Began::AtZero))?;
-        let began = if ingest.passed() > 0 { Began::Within } else { Began::AtZero };
-        let result = self.fill(pilot, attempt, ingest, room).await;
+        let (ingest, room) = begun.map_err(|error| (error, Came::AtOnce))?;
+        let is_pieced = Arc::new(AtomicBool::new(ingest.left() > 0));
+        let result = self.fill(pilot, attempt, ingest, room, &is_pieced).await;
         if let Err(CacheError::Mismatch { .. }) = result {
             self.metrics.upstream_mismatch();
         }
-        result.map_err(|error| (error, began))
+        let came = if is_pieced.load(Ordering::Relaxed) { Came::InPieces } else { Came::AtOnce };
+        result.map_err(|error| (error, came))
     }
 
-    async fn fill(&self, pilot: &Pilot, attempt: u32, ingest: Ingest, room: Room) -> Result<BlobFile, CacheError> {
-        let from = ingest.passed();
+    async fn fill(
+        &self,
+        pilot: &Pilot,
+        attempt: u32,
+        ingest: Ingest,
+        room: Room,
+        is_pieced: &Arc<AtomicBool>,
+    ) -> Result<BlobFile, CacheError> {
+        let from = ingest.left();
         // Before upstream is asked for what could not be kept. A stranger's word on a length takes no room from others.
         if let Some(size) = self.announced
             && let Err(error) = self.rooms.cover_exactly(&room, size).await
@@ -122,7 +133,22 @@ impl Fill {
             self.set_aside(ingest, room).await;
             return Err(error.into());
         }
-        let body = match self.open(from).await {
+        let follower = Follower { ingest, room: room.clone(), size: None, attempt, pilot };
+        // Hashing what is here can take longer than a client waits, and upstream may have none of the rest.
+        let answered = OnceLock::new();
+        let ask = async {
+            let body = self.open(from).await;
+            let size = body.as_ref().map(|body| self.agreed_size(body.total).flatten());
+            // The only one who sets it.
+            let _ = answered.set(size.map_err(|error| matches!(error, UpstreamError::OutOfRange { .. })));
+            body
+        };
+        let (body, (Follower { ingest, .. }, recovered)) = tokio::join!(ask, recover(follower, from, &answered));
+        if let Err(error) = recovered {
+            ingest.discard();
+            return Err(error.into());
+        }
+        let body = match body {
             Ok(body) => body,
             // The last attempt ended between its last byte and the commit.
             Err(UpstreamError::OutOfRange { .. }) if from > 0 => {
@@ -143,7 +169,7 @@ impl Fill {
         };
         let follower = Follower { ingest, room: room.clone(), size, attempt, pilot };
         follower.show();
-        let (Follower { ingest, .. }, poured) = self.pour(follower, body, from).await;
+        let (Follower { ingest, .. }, poured) = self.pour(follower, body, from, is_pieced).await;
         match poured {
             Ok(()) => self.finish(ingest, room, attempt, size).await,
             Err(PartError::Upstream(error)) => {
@@ -184,6 +210,7 @@ impl Fill {
         mut follower: Follower<'p>,
         body: BlobBody,
         from: u64,
+        is_pieced: &Arc<AtomicBool>,
     ) -> (Follower<'p>, Result<(), PartError>) {
         let mut order = Order::new(spans(&body, from, follower.size));
         let (landed, mut landings) = mpsc::channel(MAX_BEHIND);
@@ -193,7 +220,7 @@ impl Fill {
             while parts.len() < self.upstream.parallel()
                 && let (Some(span), Some(landed)) = (order.spans.get(next), &landed)
             {
-                let part = self.part(*span, &follower, landed.clone());
+                let part = self.part(*span, &follower, landed.clone(), is_pieced.clone());
                 parts.spawn(part.run(open.take()));
                 next += 1;
             }
@@ -223,10 +250,16 @@ impl Fill {
         (follower, outcome)
     }
 
-    fn part(&self, span: Span, follower: &Follower<'_>, landed: mpsc::Sender<Landed>) -> Part {
+    fn part(
+        &self,
+        span: Span,
+        follower: &Follower<'_>,
+        landed: mpsc::Sender<Landed>,
+        is_pieced: Arc<AtomicBool>,
+    ) -> Part {
         let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
         let room = (self.rooms.clone(), follower.room.clone());
-        Part::new(self.source(), span, follower.size, limit, follower.ingest.landing(), room, landed)
+        Part::new(self.source(is_pieced), span, follower.size, limit, follower.ingest.landing(), room, landed)
     }
 
     async fn set_aside(&self, ingest: Ingest, room: Room) {
@@ -298,11 +331,37 @@ impl Fill {
     }
 }
 
-/// Where an attempt began.
+/// How the bytes of an attempt came: what was wrong in one answer will be wrong again.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Began {
-    AtZero,
-    Within,
+enum Came {
+    AtOnce,
+    InPieces,
+}
+
+/// Hashes again what an earlier attempt left, up to `from`; shows it as soon as upstream has said that there is more, and
+/// gives up when it has said that there is not. The error of the answer says whether the blob ends there.
+async fn recover<'p>(
+    mut follower: Follower<'p>,
+    from: u64,
+    answered: &OnceLock<Result<Option<u64>, bool>>,
+) -> (Follower<'p>, Result<(), StorageError>) {
+    while follower.ingest.passed() < from {
+        match answered.get() {
+            Some(Err(false)) => break,
+            Some(Ok(Some(size))) => follower.size = Some(*size),
+            _ => {}
+        }
+        let step = from.min(follower.ingest.passed() + RECOVERED);
+        let passed;
+        (follower, passed) = follower.pass(step).await;
+        if passed.is_err() {
+            return (follower, passed);
+        }
+        if follower.size.is_some() {
+            follower.show();
+        }
+    }
+    (follower, Ok(()))
 }
 
 /// Goes behind what has landed: hashes it and shows it to the readers.
@@ -316,15 +375,19 @@ struct Follower<'p> {
 
 impl<'p> Follower<'p> {
     async fn follow(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
+        let (back, passed) = self.pass(frontier).await;
+        back.show();
+        (back, passed)
+    }
+
+    async fn pass(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
         let Follower { mut ingest, room, size, attempt, pilot } = self;
         let (ingest, passed) = task::blocking(move || {
             let passed = ingest.pass(frontier);
             (ingest, passed)
         })
         .await;
-        let back = Follower { ingest, room, size, attempt, pilot };
-        back.show();
-        (back, passed)
+        (Follower { ingest, room, size, attempt, pilot }, passed)
     }
 
     fn show(&self) {

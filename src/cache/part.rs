@@ -4,6 +4,8 @@
 //! far its bytes have landed, and the fill follows.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,6 +38,8 @@ pub struct Source {
     pub repo: RepoName,
     /// The blob.
     pub digest: Digest,
+    /// Set when a part of it is asked for: then it may be put together from two that differ.
+    pub is_pieced: Arc<AtomicBool>,
 }
 
 /// That the bytes of `span.start..upto` have landed.
@@ -128,7 +132,8 @@ impl Part {
         let body = match open {
             Some(body) => body,
             None => {
-                let Source { upstream, flow, repo, digest } = &self.source;
+                let Source { upstream, flow, repo, digest, is_pieced } = &self.source;
+                is_pieced.store(true, Ordering::Relaxed);
                 let rest = Span { start: self.at, end: self.span.end };
                 self.unless_cancelled(upstream.blob(repo, digest, rest, flow)).await?.map_err(PartError::Upstream)?
             }

@@ -6,10 +6,16 @@ use std::fmt::{self, Write};
 use std::io::IsTerminal;
 
 use clap::ValueEnum;
-use tracing::field::Field;
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
-use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::fmt::format::{self, Format, Writer};
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use super::log_writer::{Flush, LogWriter};
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -20,24 +26,87 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// From here on, what `filter` lets through is written.
+/// From here on, what `filter` lets through is written; the last of it when what is returned is dropped.
 ///
 /// # Errors
 /// `filter` is not a filter; the error is one line.
-pub(super) fn start(filter: &str, format: LogFormat) -> Result<(), String> {
+pub(super) fn start(filter: &str, format: LogFormat) -> Result<Flush, String> {
     let parsed = EnvFilter::builder().parse(if filter.is_empty() { "info" } else { filter });
     let filter = parsed.map_err(|error| {
         format!("--log \"{}\": {error}; write it like info, or warn,larder=debug", filter.escape_debug())
     })?;
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let writer = LogWriter::start(std::io::stderr()).map_err(|error| format!("cannot start to log: {error}"))?;
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer.clone());
     let started = match format {
         LogFormat::Text => lines
             .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()))
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .event_format(Lines(Format::default()))
             .try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
-    started.map_err(|error| error.to_string())
+    started.map_err(|error| error.to_string())?;
+    Ok(writer.flush_at_the_end())
+}
+
+/// Lines as tracing writes them, but for the one of each request: a busy server writes little else, and so it is written
+/// without detours, and without the names of the tasks that every request is answered in.
+struct Lines(Format);
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let target = event.metadata().target();
+        if target != "larder::access" || writer.has_ansi_escapes() {
+            return self.0.format_event(context, writer, event);
+        }
+        SystemTime.format_time(&mut writer)?;
+        write!(writer, " {:>5} {target}:", event.metadata().level().as_str())?;
+        let mut fields = Fields { writer, written: Ok(()) };
+        event.record(&mut fields);
+        fields.written?;
+        fields.writer.write_char('\n')
+    }
+}
+
+/// Writes fields as [`write_field`] does.
+struct Fields<'a> {
+    writer: Writer<'a>,
+    written: fmt::Result,
+}
+
+impl Fields<'_> {
+    fn write(&mut self, field: &Field, value: impl FnOnce(&mut Writer<'_>) -> fmt::Result) {
+        let Fields { writer, written } = self;
+        *written = written.and_then(|()| {
+            writer.write_char(' ')?;
+            if field.name() != "message" {
+                writer.write_str(field.name())?;
+                writer.write_char('=')?;
+            }
+            value(writer)
+        });
+    }
+}
+
+impl Visit for Fields<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+            return self.write(field, |writer| {
+                writer.write_char('"')?;
+                writer.write_str(value)?;
+                writer.write_char('"')
+            });
+        }
+        self.record_debug(field, &value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.write(field, |writer| write!(Printable(writer), "{value:?}"));
+    }
 }
 
 /// `name=value`; the message without its name.
@@ -95,15 +164,28 @@ mod tests {
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
+            .event_format(Lines(Format::default()))
             .finish();
         tracing::subscriber::with_default(lines, || {
             let agent = "docker/1 \u{1b}[2J\r\nINFO forged\u{202e}\u{85}\0";
             tracing::info!(%agent, quoted = agent, bytes = 7, "asked by {agent}");
+            tracing::info!(target: "larder::access", %agent, quoted = agent, plain = "GET", bytes = 7, "asked by {agent}");
         });
         let text = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
-        let line = text.strip_suffix('\n').unwrap();
-        assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
-        assert!(line.contains("asked by docker/1 \\u{1b}[2J\\r\\nINFO forged"), "{line}");
-        assert!(line.contains("bytes=7"), "{line}");
+        let lines: Vec<&str> = text.strip_suffix('\n').unwrap().split('\n').collect();
+        assert_eq!(lines.len(), 2);
+        for line in &lines {
+            assert!(!line.contains(|c: char| c.is_control() || c == '\u{202e}'), "{line:?}");
+            assert!(line.contains("asked by docker/1 \\u{1b}[2J\\r\\nINFO forged"), "{line}");
+            assert!(line.contains("bytes=7"), "{line}");
+        }
+        // The line of a request differs in nothing but what it leaves out.
+        let fields = |line: &str| line.split_once(": ").unwrap().1.replace(" plain=\"GET\"", "");
+        assert_eq!(fields(lines[0]), fields(lines[1]));
+        assert!(
+            lines[1].contains(" INFO larder::access: asked by") && lines[1].contains(" plain=\"GET\""),
+            "{}",
+            lines[1]
+        );
     }
 }

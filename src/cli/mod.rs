@@ -6,6 +6,7 @@ mod cert;
 mod certificate;
 mod check_config;
 mod failure;
+mod log_writer;
 mod logging;
 mod new_password;
 mod output;

@@ -34,7 +34,7 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let environment = variables()?;
         let config = Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
-        logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
+        let _flush = logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
         for setting in config.not_yet_in_effect() {
             tracing::warn!("this version does not act on {setting}");
         }

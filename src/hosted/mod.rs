@@ -147,7 +147,7 @@ impl Hosted {
             Some(from) => vec![from.clone()],
             None => {
                 let index = self.store.clone();
-                task::blocking(move || index.holders(&digest, MAX_HOLDERS)).await
+                task::blocking(move || index.holders(&digest, MAX_HOLDERS)).await?
             }
         };
         let Some(from) = holders.into_iter().find(|holder| readable(holder)) else { return Ok(false) };

@@ -134,7 +134,7 @@ impl Drop for Record {
             path = %Printable(self.target.path().as_bytes()),
             status = self.status.map_or(0, |status| status.as_u16()),
             outcome,
-            digest = self.subject.map(|digest| digest.to_string()).as_deref(),
+            digest = self.subject.map(tracing::field::display),
             fallback = self.is_fallback.then_some(true),
             size_bytes = self.bytes,
             duration_ms = elapsed.as_millis() as u64,

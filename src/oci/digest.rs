@@ -86,13 +86,8 @@ impl Digest {
 
     /// The part after the colon: lower-case hex.
     pub fn hex(&self) -> String {
-        let mut text = String::with_capacity(self.algorithm.hash_length() * 2);
-        for &byte in self.bytes() {
-            for nibble in [byte >> 4, byte & 15] {
-                text.push(char::from(HEX[usize::from(nibble)]));
-            }
-        }
-        text
+        let mut buffer = [0; 128];
+        self.write_hex(&mut buffer).to_owned()
     }
 
     /// Whether `content` hashes to this digest.
@@ -108,9 +103,23 @@ impl Digest {
     }
 }
 
+impl Digest {
+    // Once per request at least: without a detour over the heap.
+    fn write_hex<'b>(&self, buffer: &'b mut [u8; 128]) -> &'b str {
+        let bytes = self.bytes();
+        for (pair, byte) in buffer.chunks_exact_mut(2).zip(bytes) {
+            pair.copy_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+        }
+        // Hex digits are text.
+        std::str::from_utf8(&buffer[..bytes.len() * 2]).unwrap_or_default()
+    }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm.as_str(), self.hex())
+        f.write_str(self.algorithm.as_str())?;
+        f.write_str(":")?;
+        f.write_str(self.write_hex(&mut [0; 128]))
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rustix::fs::{Advice, fadvise};
+use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
 /// Bytes of which one is looked at to learn whether they are in memory: what the kernel reads ahead at least.
@@ -45,6 +45,11 @@ impl BlobFile {
     /// A part of it.
     pub fn extent(&self, offset: u64, length: usize) -> Extent {
         Extent { file: self.file.clone(), offset, length }
+    }
+
+    /// Whether the open file still has a name, and its length. Does not wait for the disk: an open file's state is in memory.
+    pub(super) fn is_as_it_was(&self) -> bool {
+        fstat(&self.file).is_ok_and(|state| state.st_nlink > 0 && state.st_size as u64 == self.size)
     }
 
     /// All of it; for what is known to be small. Blocks.

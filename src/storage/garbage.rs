@@ -70,6 +70,9 @@ pub fn collect(vault: &Vault, grace: Duration) -> Result<Collected, StorageError
             remove(vault, suspect, &mut collected)?;
         }
     }
+    if collected.blobs > 0 {
+        vault.held.let_go();
+    }
     Ok(collected)
 }
 

@@ -109,9 +109,8 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn repositories(&self, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>, StorageError> {
-        let index = &self.vault.index;
-        if index.settle(CATCH_UP) && matches!(index.state(), State::Ready) {
-            return Ok(index.hosted(after, limit));
+        if self.index_is_up_to_date() {
+            return Ok(self.vault.index.hosted(after, limit));
         }
         let mut names = Vec::new();
         for (name, _) in repositories(&self.vault.layout.hosted())? {
@@ -124,9 +123,27 @@ impl Hosted {
         Ok(names)
     }
 
-    /// Some repositories that hold a digest, as far as the index knows.
-    pub fn holders(&self, digest: &Digest, limit: usize) -> Vec<RepoName> {
-        self.vault.index.hosts_of(digest, limit)
+    /// Some repositories that hold a digest, in byte order.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<RepoName>, StorageError> {
+        if self.index_is_up_to_date() {
+            return Ok(self.vault.index.hosts_of(digest, limit));
+        }
+        let mut holders = Vec::new();
+        for (name, _) in repositories(&self.vault.layout.hosted())? {
+            if matches!(self.link(&name, digest), Ok(Some(_))) {
+                holders.push(name);
+            }
+        }
+        holders.sort_unstable();
+        holders.truncate(limit);
+        Ok(holders)
+    }
+
+    fn index_is_up_to_date(&self) -> bool {
+        self.vault.index.settle(CATCH_UP) && matches!(self.vault.index.state(), State::Ready)
     }
 
     /// Takes small content in one go. No repository holds it yet.

@@ -28,6 +28,8 @@ pub struct Ingest {
     file: Arc<File>,
     hasher: Hasher,
     passed: u64,
+    // Bytes that an earlier attempt had passed, and left.
+    left: u64,
     expected: Digest,
     target: PathBuf,
 }
@@ -69,7 +71,8 @@ impl Ingest {
         Ok(Ingest::new(path, None, file, expected, target))
     }
 
-    /// Goes on with the file at `path`, or begins it. Only one at a time may: the caller sees to that.
+    /// Goes on with the file at `path`, or begins it; what is [`Ingest::left`] in it has to be passed again. Only one at a time
+    /// may: the caller sees to that.
     pub(super) fn resumable(path: &Path, target: PathBuf, expected: Digest) -> Result<Ingest, StorageError> {
         let open = || File::options().create(true).truncate(false).read(true).write(true).open(path);
         let file = open().map_err(StorageError::io("opening", path))?;
@@ -79,13 +82,13 @@ impl Ingest {
         path.disable_cleanup(true);
         let mut ingest = Ingest::new(path, Some(mark), file, expected, target);
         // A mark without its bytes is a lost write: what is there is not to be believed.
-        ingest.pass(if marked <= length { marked } else { 0 })?;
+        ingest.left = if marked <= length { marked } else { 0 };
         Ok(ingest)
     }
 
     fn new(path: TempPath, mark: Option<Mark>, file: File, expected: Digest, target: PathBuf) -> Ingest {
         let hasher = Hasher::new(expected.algorithm());
-        Ingest { path, mark, file: Arc::new(file), hasher, passed: 0, expected, target }
+        Ingest { path, mark, file: Arc::new(file), hasher, passed: 0, left: 0, expected, target }
     }
 
     /// Learns of a full disk at the first byte instead of the last. Not every file system can; those will tell later.
@@ -114,7 +117,8 @@ impl Ingest {
             self.hasher.update(&bytes);
             self.passed += bytes.len() as u64;
         }
-        self.mark.as_ref().map_or(Ok(()), |mark| mark.set(self.passed))
+        // What is passed again is as good as it was: the mark does not go back.
+        self.mark.as_ref().map_or(Ok(()), |mark| mark.set(self.passed.max(self.left)))
     }
 
     /// Takes the next bytes in order.
@@ -133,6 +137,11 @@ impl Ingest {
         self.passed
     }
 
+    /// Bytes from the blob's beginning that an earlier attempt left here, hashed then.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
     /// Where bytes land.
     pub fn landing(&self) -> Landing {
         Landing { file: self.file.clone() }
@@ -146,11 +155,12 @@ impl Ingest {
     /// Leaves what has been passed for the next one to go on with, and says how long that is. Room that was set apart for
     /// the rest is given back to the file system.
     pub(super) fn set_aside(self) -> u64 {
-        if self.passed == 0 || self.file.set_len(self.passed).is_err() {
+        let kept = self.passed.max(self.left);
+        if kept == 0 || self.file.set_len(kept).is_err() {
             self.discard();
             return 0;
         }
-        self.passed
+        kept
     }
 
     /// What has been hashed so far.
@@ -168,7 +178,7 @@ impl Ingest {
     /// # Errors
     /// The bytes hash to something else, and nothing is left behind, or the disk fails.
     pub fn commit(self) -> Result<BlobFile, StorageError> {
-        let Ingest { path, mark, file, hasher, passed, expected, target } = self;
+        let Ingest { path, mark, file, hasher, passed, left: _, expected, target } = self;
         let actual = hasher.finish();
         if actual != expected {
             remove(path, mark);
@@ -250,7 +260,11 @@ mod tests {
         first.pass(4).unwrap();
         drop(first);
         let mut second = begin();
-        assert_eq!(second.passed(), 4, "what was hashed, not what had landed");
+        assert_eq!((second.left(), second.passed()), (4, 0), "what was hashed, not what had landed");
+        second.pass(2).unwrap();
+        drop(second);
+        let mut second = begin();
+        assert_eq!(second.left(), 4, "although not all of it was hashed again");
         second.landing().write_at(4, &content[4..]).unwrap();
         second.pass(10).unwrap();
         second.commit().unwrap();
@@ -277,6 +291,6 @@ mod tests {
         fs::write(&place.part, b"short").unwrap();
         fs::write(place.part.with_extension("mark"), 99u64.to_le_bytes()).unwrap();
         let ingest = Ingest::resumable(&place.part, place.target, Digest::sha256(b"x")).unwrap();
-        assert_eq!(ingest.passed(), 0);
+        assert_eq!(ingest.left(), 0);
     }
 }

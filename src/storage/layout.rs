@@ -17,7 +17,7 @@
 //! hosted/golden/python/_referrers/sha256-…/  what refers to that manifest, one file each
 //! uploads/                                   what clients are pushing
 //! quarantine/                                content that was found to be wrong
-//! index/ index.epoch                         sled; can be deleted while nothing runs
+//! index/ index.epoch index.begins            sled; can be deleted while nothing runs
 //! ```
 
 use std::path::{Path, PathBuf};

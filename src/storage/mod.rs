@@ -12,6 +12,7 @@ mod eviction;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod garbage;
+mod held;
 mod home;
 mod hosted;
 mod hosted_files;
@@ -38,6 +39,7 @@ pub use claim::OpenError;
 pub use error::StorageError;
 pub use eviction::{Condemned, Removed};
 pub use garbage::Collected;
+pub use held::Opening;
 pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
@@ -115,6 +117,21 @@ impl Store {
     /// The disk fails.
     pub fn blob(&self, digest: &Digest) -> Result<Option<BlobFile>, StorageError> {
         self.vault.blob(digest)
+    }
+
+    /// A blob that `repository` may be asked for, if both were found before and it is still here. Never waits for the disk.
+    pub fn held(&self, repository: &Repository, digest: &Digest) -> Option<BlobFile> {
+        self.vault.held.get(repository, digest)
+    }
+
+    /// To be called before what is to be held is opened.
+    pub fn opening(&self) -> Opening {
+        self.vault.held.opening()
+    }
+
+    /// Holds a blob open that was found since `opening`, as was its link to `repository`.
+    pub fn hold(&self, opening: Opening, repository: Repository, digest: Digest, blob: BlobFile) {
+        self.vault.held.hold(opening, repository, digest, blob);
     }
 
     /// Notes that a blob was read. Never blocks for long, and may be forgotten.

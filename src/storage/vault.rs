@@ -13,6 +13,7 @@ use super::blob::BlobFile;
 use super::claim::Claim;
 use super::durable;
 use super::error::StorageError;
+use super::held::Held;
 use super::index::{Change, Index};
 use super::ingest::Ingest;
 use super::layout::{self, Layout};
@@ -37,6 +38,8 @@ pub struct Vault {
     pub suspects: Suspects,
     /// What the cached half uses of the disk.
     pub space: Space,
+    /// What is held open for those who ask often.
+    pub held: Held,
     metrics: Metrics,
     // Whoever changes a file and tells the index of it reads this; closing and collecting garbage write it, so that nothing
     // comes in between.
@@ -48,8 +51,8 @@ pub struct Vault {
 impl Vault {
     /// What `claim` gives the right to.
     pub fn new(layout: Layout, index: Index, space: Space, clock: Clock, metrics: Metrics, claim: Claim) -> Vault {
-        let (suspects, closed) = (Suspects::default(), RwLock::new(false));
-        Vault { layout, index, clock, suspects, space, metrics, closed, _claim: claim }
+        let (suspects, held, closed) = (Suspects::default(), Held::new(), RwLock::new(false));
+        Vault { layout, index, clock, suspects, space, held, metrics, closed, _claim: claim }
     }
 
     /// Opens a blob, if it is here. One whose length is not what it was when it was stored is set aside instead.
@@ -111,6 +114,7 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
         }
+        self.held.let_go();
         tracing::error!(
             %digest,
             reason,

@@ -2,7 +2,8 @@
 //! asked, counted or logged here.
 //!
 //! A time-out opens the breaker at once, because the next client would wait as long. A fast failure only puts the part
-//! in doubt: one request in thirty may fail for hours (protocol 2.6), and that is no outage.
+//! in doubt: one request in thirty may fail for hours (protocol 2.6), and that is no outage. Someone's lost patience opens
+//! it for those who have a copy; to the others a slow answer is better than none.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,8 @@ const CHECKS: u8 = 2;
 /// How bad a failure is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
+    /// Someone with a copy at hand did not wait for it any longer. It may only be slow.
+    Overdue,
     /// It cost a time limit, and would cost the next one, too.
     Slow,
     /// It came at once.
@@ -72,6 +75,8 @@ pub enum State {
         since: Moment,
         /// The one that was believed.
         reason: String,
+        /// Otherwise it may only be slow: whoever has a copy does not wait for it, and whoever has none asks on.
+        is_sure: bool,
     },
 }
 
@@ -84,6 +89,8 @@ pub enum Change {
     Doubted,
     /// An outage began.
     Opened,
+    /// What might only have been slow is out of order.
+    Confirmed,
     /// There was no outage.
     Cleared,
     /// The outage is over.
@@ -108,6 +115,10 @@ impl Breaker {
     /// `what` was asked in vain, by `by`.
     pub fn failed(&mut self, severity: Severity, by: By, what: &str, reason: String, now: Moment) -> Change {
         let (since, mut asked, mut checks) = match &self.state {
+            State::Open { is_sure: false, since, .. } if severity != Severity::Overdue => {
+                self.state = State::Open { since: *since, reason, is_sure: true };
+                return Change::Confirmed;
+            }
             State::Open { .. } => return Change::Nothing,
             State::Well => (now, Vec::new(), 0),
             State::Doubtful { since, asked, checks, .. } => (*since, asked.clone(), *checks),
@@ -118,8 +129,8 @@ impl Breaker {
             By::Client => {}
             By::Probe => checks += 1,
         }
-        if severity == Severity::Slow || asked.len() >= QUESTIONS || checks >= CHECKS {
-            self.state = State::Open { since, reason };
+        if severity != Severity::Fast || asked.len() >= QUESTIONS || checks >= CHECKS {
+            self.state = State::Open { since, reason, is_sure: severity != Severity::Overdue };
             return Change::Opened;
         }
         let was_well = self.state == State::Well;
@@ -146,9 +157,10 @@ mod tests {
         Client(&'static str),
         Check,
         TimeOut,
+        Overdue,
         Success,
     }
-    use Step::{Check, Client, Success, TimeOut};
+    use Step::{Check, Client, Overdue, Success, TimeOut};
 
     fn play(steps: &[Step]) -> (Breaker, Vec<Change>) {
         let (clock, mut breaker) = (Clock::system(), Breaker::default());
@@ -160,6 +172,7 @@ mod tests {
                 Client(what) => breaker.failed(Severity::Fast, By::Client, what, reason, now),
                 Check => breaker.failed(Severity::Fast, By::Probe, "check", reason, now),
                 TimeOut => breaker.failed(Severity::Slow, By::Client, "slow", reason, now),
+                Overdue => breaker.failed(Severity::Overdue, By::Client, "overdue", reason, now),
                 Success => breaker.succeeded(now),
             }
         });
@@ -169,10 +182,13 @@ mod tests {
 
     #[test]
     fn what_opens_and_what_does_not() {
-        use Change::{Cleared, Closed, Doubted, Nothing, Opened};
+        use Change::{Cleared, Closed, Confirmed, Doubted, Nothing, Opened};
         let lasted = |seconds| Closed { lasted: Duration::from_secs(seconds) };
         for (steps, expected) in [
             (&[TimeOut, TimeOut, Success][..], &[Opened, Nothing, lasted(2)][..]),
+            (&[Overdue, Overdue, Success], &[Opened, Nothing, lasted(2)]),
+            (&[Overdue, TimeOut, TimeOut, Overdue], &[Opened, Confirmed, Nothing, Nothing]),
+            (&[Overdue, Check, Success], &[Opened, Confirmed, lasted(2)]),
             (&[Client("a"), Success, Client("b"), Success], &[Doubted, Cleared, Doubted, Cleared]),
             (&[Client("a"), Check, Check, Success], &[Doubted, Nothing, Opened, lasted(3)]),
             (&[Client("a"), Client("b"), Client("c")], &[Doubted, Nothing, Opened]),
@@ -188,7 +204,7 @@ mod tests {
     #[test]
     fn an_outage_began_with_its_first_failure_and_keeps_its_reason() {
         let (breaker, _) = play(&[Client("a"), Check, Check, Check]);
-        let State::Open { since, reason } = breaker.state() else { panic!("{breaker:?}") };
+        let State::Open { since, reason, .. } = breaker.state() else { panic!("{breaker:?}") };
         assert_eq!((since.unix, reason.as_str()), (0, "step 2"));
     }
 

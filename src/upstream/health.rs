@@ -84,10 +84,10 @@ impl Health {
     /// Leave to ask `part`, unless it is out of order.
     pub fn admit(&self, part: Part) -> Result<(), UpstreamError> {
         match self.parts()[part as usize].breaker.state() {
-            State::Open { since, reason } => {
+            State::Open { since, reason, is_sure: true } => {
                 Err(UpstreamError::Down { part, since: since.unix, reason: reason.clone() })
             }
-            State::Well | State::Doubtful { .. } => Ok(()),
+            State::Well | State::Doubtful { .. } | State::Open { is_sure: false, .. } => Ok(()),
         }
     }
 
@@ -109,7 +109,7 @@ impl Health {
         Part::ALL.map(|part| *parts[part as usize].breaker.state() == State::Well)
     }
 
-    /// Whether any part is out of order: then content cannot be had here.
+    /// Whether any part is out of order: then nobody with a copy need wait, and other content cannot be had here.
     pub fn is_down(&self) -> bool {
         self.parts().iter().any(|condition| matches!(condition.breaker.state(), State::Open { .. }))
     }
@@ -197,7 +197,7 @@ impl Health {
             let overdue = self.parts()[part as usize].wire.unanswered(begun_by);
             if let Some(question) = overdue {
                 let reason = format!("no answer within {}", humantime::format_duration(patience));
-                self.fault(part, Severity::Slow, &question, reason);
+                self.fault(part, Severity::Overdue, &question, reason);
             }
         }
     }
@@ -222,6 +222,7 @@ impl Health {
                 tracing::warn!(upstream, host = self.host, part = part.as_str(), reason, "an upstream is out of order");
                 self.changed.notify_waiters();
             }
+            Change::Confirmed => self.changed.notify_waiters(),
             Change::Doubted => self.doubted.notify_one(),
             Change::Nothing | Change::Cleared | Change::Closed { .. } => return,
         }

@@ -142,7 +142,10 @@ impl Host {
             let (state, since, reason) = match self.health().state(part) {
                 State::Well => (PartState::Up, None, None),
                 State::Doubtful { since, reason, .. } => (PartState::Doubtful, Some(since.unix), Some(reason)),
-                State::Open { since, reason } => (PartState::Down, Some(since.unix), Some(reason)),
+                State::Open { since, reason, is_sure } => {
+                    let state = if is_sure { PartState::Down } else { PartState::Doubtful };
+                    (state, Some(since.unix), Some(reason))
+                }
             };
             PartReport { part: part.as_str(), state, since, reason }
         });

@@ -182,7 +182,8 @@ impl Upstream {
     }
 
     /// Notes that someone with a copy at hand has waited for the registry for `patience` and does not wait any longer. A
-    /// part that has left a question without an answer for so long counts as out of order until it answers one.
+    /// part that has left a question without an answer for so long counts as out of order until it answers one, though
+    /// questions for what is not here still go to it: it may only be slow.
     pub fn lost_patience(&self, patience: Duration) {
         self.0.registry.health().lost_patience(patience);
     }

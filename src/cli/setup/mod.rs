@@ -36,7 +36,7 @@ pub(super) struct Setup {
     /// The certificate of the authority that signed the mirror's, if this machine does not trust it already (PEM).
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// A registry to pull through the mirror, which must have it as an [[upstream]]. Repeat it for more.
+    /// A registry to pull through the mirror, which must have it among its upstreams. Repeat it for more.
     #[arg(long = "registry", value_name = "NAME", default_value = "docker.io", value_parser = text_of::<UpstreamName>)]
     registries: Vec<UpstreamName>,
     /// Write the files. Usually as root.

@@ -104,8 +104,12 @@ impl Index {
     /// far as it can.
     pub fn open(settings: Settings, truth: Arc<dyn Truth>, clock: Clock, metrics: Metrics) -> Index {
         let shared = Arc::new(Shared::new(metrics.clone()));
+        let place = Place::new(settings.directory);
+        // Not to know it is to compare once for nothing.
+        let overlooked = place.announce_session().unwrap_or(true);
         let opening = Opening {
-            place: Place::new(settings.directory),
+            place,
+            overlooked,
             cache_capacity: settings.cache_capacity,
             truth: Arc::clone(&truth),
             clock,

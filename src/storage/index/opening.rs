@@ -36,6 +36,8 @@ pub(super) struct Opening {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) shared: Arc<Shared>,
+    /// Whether the session before this one may have recorded changes without having opened the index.
+    pub(super) overlooked: bool,
     /// That a power cut will cost a rebuild is worth saying, once.
     pub(super) warned: Once,
 }
@@ -86,7 +88,7 @@ impl Opening {
         info!(rows = opened.tally.sum.rows, ?trust, "the index is open");
         // Someone may have put the files back while nobody ran.
         let forsaken = opened.tally.blobs == 0 && !self.truth.is_empty().unwrap_or(true);
-        let complete = matches!(trust, Trust::Closed(_)) && !forsaken;
+        let complete = matches!(trust, Trust::Closed(_)) && !forsaken && !self.overlooked;
         self.begin_session(opened, epoch.home.clone(), epoch.id.clone(), complete)
     }
 
@@ -118,7 +120,10 @@ impl Opening {
             .and_then(|()| rows.put(key::EPOCH, epoch.id.as_bytes()))
             .and_then(|_| rows.flush());
         match begun {
-            Ok(()) => Ok(Up { ledger: Ledger::new(Arc::new(rows), tally), epoch, complete }),
+            Ok(()) => {
+                self.place.session_has_begun();
+                Ok(Up { ledger: Ledger::new(Arc::new(rows), tally), epoch, complete })
+            }
             Err(fault) => {
                 open::close(rows);
                 Err(fault)

@@ -5,6 +5,7 @@
 //! index/sled-<id>/       the database; no two ever have the same name
 //! index/ballast          room that is given up when the disk is full
 //! index.epoch            which database is the right one (epoch.rs)
+//! index.begins           a session is about to begin, and may have seen files change before it had the database open
 //! index.bad-<unix time>  the last one that was wrong
 //! ```
 
@@ -30,6 +31,24 @@ impl Place {
     /// The file that says which database is the right one.
     pub(super) fn epoch(&self) -> PathBuf {
         self.beside(".epoch")
+    }
+
+    /// Notes that a session is about to begin, before anything can be recorded in it. Says whether the one before came no
+    /// further than that: then what was recorded in it stands in the files alone.
+    pub(super) fn announce_session(&self) -> io::Result<bool> {
+        let note = self.beside(".begins");
+        if fs::exists(&note)? {
+            return Ok(true);
+        }
+        File::create(note)?;
+        self.directory.parent().map_or(Ok(()), sync_directory)?;
+        Ok(false)
+    }
+
+    /// Takes the note away: the epoch file says from now on that a session runs.
+    pub(super) fn session_has_begun(&self) {
+        // Should it stay, the next start compares once for nothing.
+        let _stays = fs::remove_file(self.beside(".begins"));
     }
 
     /// The directory of a database.

@@ -46,7 +46,7 @@ fn pulls_whatever_becomes_of_upstream<C: Client>(name: &str, start: impl FnOnce(
     for image in cached() {
         client.pull(&image.by_tag());
     }
-    for way in [Way::Refused, Way::BlackHole, Way::Stalls] {
+    for way in [Way::BlackHole, Way::Refused, Way::Stalls] {
         relay.set(way);
         if way == Way::Stalls {
             stall_a_fill(&larder);
@@ -74,7 +74,7 @@ fn stall_a_fill(larder: &Larder) {
     let app = images::named("org/app");
     let ballast = app.local().blobs.iter().max_by_key(|blob| blob.bytes.len()).unwrap();
     let (mirror, path) = (larder.mirror(), format!("/v2/{}/blobs/{}", app.repository, ballast.digest));
-    // Ends with the server, or when the way is open again.
-    thread::spawn(move || drop(http::get(mirror, &path)));
+    // Refused for as long as upstream is known to have been gone; ends with the server, or when the way is open again.
+    thread::spawn(move || while http::get(mirror, &path).is_ok_and(|answer| answer.status != 200) {});
     larder.until_fills(1);
 }

@@ -47,7 +47,7 @@ impl Skopeo {
     /// Any other of its commands.
     pub(super) fn skopeo(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = SKOPEO.command(self.home.path());
-        command.arg("--insecure-policy").arg("--registries-conf").arg(self.home.join("registries.conf"));
+        command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
         attempt(command.args(arguments)).map(|output| output.concat())
     }
 

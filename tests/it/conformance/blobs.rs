@@ -184,9 +184,6 @@ async fn a_blob_is_mounted_from_where_it_is_whatever_the_order_of_parameters() {
 async fn a_blob_is_mounted_from_anywhere_if_the_client_does_not_say() {
     let registry = Registry::open().await;
     let digest = registry.repo("team/base").push_blob(b"somewhere").await;
-    // What the index says is only a hint, but by the time that the catalogue shows it, it knows.
-    let catalogue = Call::get("/v2/_catalog").send(registry.larder.registry()).await;
-    assert_eq!(catalogue.json()["repositories"], serde_json::json!(["team/base"]));
     let to = registry.repo(REPO);
     let mounted = to.ask("POST", &format!("blobs/uploads/?mount={digest}")).await;
     assert_eq!(mounted.status, 201, "{}", mounted.text());

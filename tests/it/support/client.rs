@@ -4,14 +4,14 @@
 //! No wait lasts longer than [`PATIENCE`]: a test fails then, rather than hang.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Longer than anything takes, on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -154,6 +154,18 @@ impl Connection {
     /// The address refuses.
     pub async fn open(addr: SocketAddr) -> io::Result<Connection> {
         let tcp = patiently(TcpStream::connect(addr)).await?;
+        tcp.set_nodelay(true)?;
+        Ok(Connection { io: Box::new(tcp), host: addr.to_string(), buffer: Vec::new() })
+    }
+
+    /// Connects over plain TCP as another client: from `ip`, of the loopback's many.
+    ///
+    /// # Errors
+    /// The address refuses.
+    pub async fn open_from(ip: IpAddr, addr: SocketAddr) -> io::Result<Connection> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::new(ip, 0))?;
+        let tcp = patiently(socket.connect(addr)).await?;
         tcp.set_nodelay(true)?;
         Ok(Connection { io: Box::new(tcp), host: addr.to_string(), buffer: Vec::new() })
     }

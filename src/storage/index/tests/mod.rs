@@ -232,6 +232,25 @@ fn what_is_recorded_is_answered_and_survives_a_restart() {
     assert_eq!(house.metrics.sync_mode.get(), i64::from(takes_sync_flag(&house)));
 }
 
+#[test]
+fn what_changed_in_a_session_that_never_opened_the_index_is_not_overlooked() {
+    let house = House::new();
+    let index = house.open();
+    house.fill(&index, 20);
+    assert!(index.settle(LONG) && index.close(LONG));
+    // A process that was killed while its index was still being opened: it changed files, and told nobody who lives.
+    assert!(!super::place::Place::new(house.path()).announce_session().unwrap());
+    house.files.change(&Change::BlobRemoved { digest: digest(3) });
+    house.files.change(&stored(1_000, 2_000));
+    let index = house.open();
+    assert_right(&index, &house.files);
+    assert!(index.close(LONG));
+    assert!(
+        !super::place::Place::new(house.path()).announce_session().unwrap(),
+        "a session that has begun is told by the epoch"
+    );
+}
+
 /// Whether this machine's temporary directory lies on a file system that keeps an index's writes in order.
 fn takes_sync_flag(house: &House) -> bool {
     use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
