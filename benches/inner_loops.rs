@@ -78,7 +78,8 @@ fn ranges(criterion: &mut Criterion) {
 fn ingest(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let home = tempfile::tempdir()?;
     let limits = storage::Limits { max_size: 1 << 40, min_free: 0 };
-    let settings = storage::Settings { data_dir: home.path().join("data"), index_cache: 1 << 20, limits };
+    let data_dir = home.path().join("data");
+    let settings = storage::Settings { data_dir, index_cache: 1 << 20, limits, verify: storage::Verify::Never };
     let store = Store::open(settings, Clock::system(), &Registry::new())?;
     let batch: Vec<u8> = (0..BATCH).map(|n| (n * 31 % 251) as u8).collect();
     let mut hasher = Hasher::new(Algorithm::Sha256);

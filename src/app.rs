@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::access::{self, Access, TokenKey};
 use crate::admin::Admin;
-use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pins};
+use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, Pins, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
@@ -113,7 +113,7 @@ pub struct Server {
     pub hosted: Option<Hosted>,
     drain: Drain,
     clients: Vec<JoinHandle<usize>>,
-    tidying: Option<JoinHandle<()>>,
+    tidying: Vec<JoinHandle<()>>,
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
@@ -141,6 +141,7 @@ impl Server {
 
         let (settings, pins) = (cache_settings(config), pins(config)?);
         let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
+        let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
@@ -178,7 +179,8 @@ impl Server {
             clients.push(task::spawn("registry", registry));
         }
         let hosted = ours.map(|ours| ours.hosted);
-        let tidying = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
             move |request, _peer| {
                 let pages = pages.clone();
@@ -202,8 +204,9 @@ impl Server {
         for clients in self.clients {
             let _ = clients.await;
         }
-        if let Some(tidying) = self.tidying {
+        for tidying in self.tidying {
             tidying.abort();
+            let _ = tidying.await;
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
@@ -246,6 +249,29 @@ pub fn run(config: Config) -> Result<(), Error> {
     // Fills that nobody waits for must not hold up the end; what they wrote is discarded at the next start.
     runtime.shutdown_timeout(Duration::from_secs(1));
     done
+}
+
+/// Reads and checks everything at rest in a data directory that no server uses, and tells `each` how far it is. What is
+/// damaged is set aside, and with `repair` fetched anew.
+///
+/// # Errors
+/// As [`Server::start`].
+pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress)) -> Result<ScrubProgress, Error> {
+    let (registry, clock) = (Registry::new(), Clock::system());
+    let origins = origins(config, upstreams(config, &clock, &registry)?)?;
+    let store = open_store(config, &clock, &registry).await?;
+    let (settings, pins) = (cache_settings(config), pins(config)?);
+    let cache = Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry);
+    let scrubber = cache.scrubber();
+    let mut round = std::pin::pin!(scrubber.once(repair));
+    let done = loop {
+        tokio::select! {
+            done = &mut round => break done,
+            () = clock.sleep(Duration::from_millis(200)) => each(&scrubber.progress()),
+        }
+    };
+    task::blocking(move || store.close()).await;
+    Ok(done)
 }
 
 /// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
@@ -296,8 +322,9 @@ fn show_cap(config: &Config, registry: &Registry) {
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
     let limits = storage::Limits { max_size: config.cache.max_size.bytes(), min_free: config.cache.min_free.bytes() };
+    let verify = config.cache.verify.get();
     let data_dir = config.data_dir.as_path().to_owned();
-    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, limits };
+    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, limits, verify };
     let (clock, registry) = (clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
 }
@@ -353,6 +380,7 @@ fn cache_settings(config: &Config) -> cache::Settings {
         },
         first_byte_timeout: slowest.max().unwrap_or_default(),
         complete_indexes: config.cache.complete_indexes,
+        scrub: Pace { every: config.cache.scrub.get(), rate: config.cache.scrub_rate.per_second() },
     }
 }
 

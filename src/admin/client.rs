@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper::header::HOST;
-use hyper::{Request, StatusCode, Uri};
+use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
@@ -80,24 +80,38 @@ pub enum AdminError {
 /// # Errors
 /// There is none, or no answer.
 pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
-    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let (status, bytes) = timeout(PATIENCE, ask(server, path))
-        .await
-        .map_err(|_elapsed| unreachable("no answer in time".into()))?
-        .map_err(unreachable)?;
-    match status {
-        StatusCode::OK => Ok(bytes),
-        status => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
+    match send(server, Method::GET, path).await? {
+        (StatusCode::OK, bytes) => Ok(bytes),
+        (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
     }
 }
 
-async fn ask(server: &AdminUrl, path: &str) -> Result<(StatusCode, Bytes), String> {
+/// Has something begin. True if it does, and false if it is under way already.
+///
+/// # Errors
+/// The server does not do that, or gives no answer.
+pub async fn begin(server: &AdminUrl, path: &str) -> Result<bool, AdminError> {
+    match send(server, Method::POST, path).await? {
+        (StatusCode::ACCEPTED, _) => Ok(true),
+        (StatusCode::CONFLICT, _) => Ok(false),
+        (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
+    }
+}
+
+async fn send(server: &AdminUrl, method: Method, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let answer = timeout(PATIENCE, ask(server, method, path)).await;
+    answer.map_err(|_elapsed| unreachable("no answer in time".into()))?.map_err(unreachable)
+}
+
+async fn ask(server: &AdminUrl, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
     let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
     let connected = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(socket)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     let connection = task::spawn("admin", connection);
     let host = server.to_string();
-    let request = Request::get(path).header(HOST, host.trim_start_matches("http://")).body(Empty::new());
+    let request =
+        Request::builder().method(method).uri(path).header(HOST, host.trim_start_matches("http://")).body(Empty::new());
     let answer = sender.send_request(request.map_err(|error| error.to_string())?).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let status = answer.status();

@@ -61,14 +61,29 @@ impl Admin {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
             "/readyz" if read => self.ready(),
             "/metrics" if read => self.metrics(),
+            "/api/scrub" if read => json(&self.inner.cache.scrubber().progress()),
+            "/api/scrub" if request.method() == Method::POST => self.scrub(&request),
             "/api/status" if read => json(&self.status()),
             "/api/budget" if read => json(&Budget::of(&self.inner.cache)),
             "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
-            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" => {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/scrub" => {
                 answer(StatusCode::METHOD_NOT_ALLOWED, "this address is read-only\n")
             }
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
+    }
+
+    /// Begins to read and check everything at rest. No page of a browser has that done by passing by.
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+        if request.headers().contains_key(header::ORIGIN) {
+            return answer(StatusCode::FORBIDDEN, "not for pages of others\n");
+        }
+        let repair = request.uri().query() == Some("repair=true");
+        let scrubber = self.inner.cache.scrubber();
+        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        let mut response = json(&scrubber.progress());
+        *response.status_mut() = status;
+        response
     }
 
     fn ready(&self) -> Response<Full<Bytes>> {
@@ -97,7 +112,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/metrics, /livez, /readyz, /api/status and /api/budget";
+const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget and /api/scrub";
 
 fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));

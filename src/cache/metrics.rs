@@ -19,6 +19,7 @@ pub struct Metrics {
     fallback_tags: IntCounterVec,
     tags_gone: IntCounterVec,
     evictions: IntCounterVec,
+    scrubbed: IntCounterVec,
 }
 
 impl Metrics {
@@ -61,6 +62,12 @@ impl Metrics {
                 "Images evicted, by why: room was waited for, the limit came near, or no tag reached them.",
                 &["reason"],
             ),
+            scrubbed: metric::counters(
+                registry,
+                "larder_scrub_blobs_total",
+                "Blobs at rest that were read and checked, by what they were; and those fetched anew after that.",
+                &["result"],
+            ),
             tags_gone: metric::counters(
                 registry,
                 "larder_tags_gone_total",
@@ -94,6 +101,11 @@ impl Metrics {
     /// An image went.
     pub fn evicted(&self, reason: &str) {
         self.evictions.with_label_values(&[reason]).inc();
+    }
+
+    /// A blob at rest was looked at.
+    pub fn scrubbed(&self, result: &str) {
+        self.scrubbed.with_label_values(&[result]).inc();
     }
 
     /// A tag is gone upstream.

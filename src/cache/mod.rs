@@ -25,6 +25,7 @@ mod prefetch;
 mod recovery;
 mod referrers;
 mod room;
+mod scrubber;
 mod settings;
 mod single_flight;
 mod stale;
@@ -46,6 +47,7 @@ pub use manifests::StoredManifest;
 pub use origin::{OnDeleted, Origin};
 pub use outcome::Outcome;
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
+pub use scrubber::{Pace, ScrubProgress, Scrubber};
 pub use settings::{Lifetimes, Settings};
 pub use stale::{Reason, Stale};
 pub use tag_list::TagList;
@@ -109,6 +111,7 @@ pub struct Cache {
     completeness: Completeness,
     completion: Option<Completion>,
     prefetch: Prefetch,
+    scrubber: Scrubber,
     metrics: Metrics,
     ledger: Ledger,
     // What makes room does so for as long as this is here.
@@ -125,7 +128,7 @@ impl Cache {
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
-        let Settings { lifetimes, first_byte_timeout, complete_indexes } = settings;
+        let Settings { lifetimes, first_byte_timeout, complete_indexes, scrub } = settings;
         let (metrics, origins, ledger) = (Metrics::new(registry), Origins::new(origins), Ledger::default());
         let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
         let (rooms, requests) = Rooms::new(store.clone());
@@ -147,12 +150,14 @@ impl Cache {
             clock: clock.clone(),
         });
         eviction::begin(&keeper, requests);
+        let scrubber = Scrubber::new(&store, manifests.clone(), blobs.clone(), clock.clone(), counts(), scrub);
         Cache {
             gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
             tag_lists: TagLists::new(store.clone(), of()),
             referrers: Referrers::new(store.clone(), of(), manifests.clone(), clock.clone(), settings),
             completeness: Completeness::new(manifests.clone(), blobs.clone(), clock.clone()),
             prefetch: Prefetch::new(of(), blobs.clone()),
+            scrubber,
             store,
             origins,
             first_byte_timeout,
@@ -164,6 +169,11 @@ impl Cache {
             ledger,
             _keeper: keeper,
         }
+    }
+
+    /// What looks after what is at rest.
+    pub fn scrubber(&self) -> &Scrubber {
+        &self.scrubber
     }
 
     /// The store below, for listings and figures.

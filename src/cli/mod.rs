@@ -12,6 +12,7 @@ mod new_password;
 mod output;
 mod process_environment;
 mod replace_file;
+mod scrub;
 mod serve;
 mod setup;
 mod status;
@@ -35,6 +36,7 @@ struct Cli {
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
+    Scrub(scrub::Scrub),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -46,6 +48,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
+        Command::Scrub(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

@@ -6,8 +6,6 @@
 //! is a name without content, which counts as absent.
 
 use std::collections::HashSet;
-use std::fs;
-use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -73,12 +71,12 @@ pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> 
     let _open = vault.while_open()?;
     let directory = vault.layout.repository(repository);
     for tag in &condemned.tags {
-        unlink(&directory.tag(tag))?;
+        durable::unlink(&directory.tag(tag))?;
         vault.index.record(Change::TagRemoved { repository: repository.clone().into(), tag: tag.clone() });
     }
     for digest in &condemned.links {
-        unlink(&directory.link(digest))?;
-        unlink(&directory.referrers(digest))?;
+        durable::unlink(&directory.link(digest))?;
+        durable::unlink(&directory.referrers(digest))?;
         vault.index.record(Change::Unlinked { repository: repository.clone().into(), digest: *digest });
     }
     Ok(())
@@ -88,6 +86,8 @@ pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> 
 pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bool) -> Result<Removed, StorageError> {
     let mut removed = Removed::default();
     for batch in blobs.chunks(BATCH) {
+        // A file that is open keeps its room.
+        vault.held.let_go();
         let _alone = vault.alone()?;
         // Nobody records anything now, so what the index says after this is what the files say.
         if !vault.index.settle(CATCH_UP) || vault.index.state() != State::Ready {
@@ -102,9 +102,7 @@ pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bo
             }
             let path = vault.layout.blob(digest);
             let bytes = footprint(length_of(&path));
-            unlink(&path)?;
-            vault.space.gone(digest);
-            vault.index.record(Change::BlobRemoved { digest: *digest });
+            vault.drop_blob(digest)?;
             removed.blobs += 1;
             removed.bytes += bytes;
         }
@@ -115,30 +113,21 @@ pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bo
 /// Removes what was left half-way in. The caller sees to it that nobody is about to go on with it.
 pub fn remove_part(vault: &Vault, digest: &Digest) -> Result<(), StorageError> {
     let part = vault.layout.part(digest);
-    unlink(&part)?;
-    unlink(&part.with_extension("mark"))?;
+    durable::unlink(&part)?;
+    durable::unlink(&part.with_extension("mark"))?;
     vault.space.taken_up(digest);
     Ok(())
-}
-
-fn unlink(path: &Path) -> Result<(), StorageError> {
-    match fs::remove_file(path) {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            Err(StorageError::io("removing", path)(error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use crate::clock::Clock;
     use crate::oci::{Digest, Repository};
-    use crate::storage::{Condemned, Limits, Link, Settings, Store};
+    use crate::storage::{Condemned, Limits, Link, Settings, Store, Verify};
 
     fn open(home: &std::path::Path) -> Store {
         let limits = Limits { max_size: 1 << 20, min_free: 0 };
-        let settings = Settings { data_dir: home.join("data"), index_cache: 1 << 20, limits };
+        let settings = Settings { data_dir: home.join("data"), index_cache: 1 << 20, limits, verify: Verify::Never };
         Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap()
     }
 

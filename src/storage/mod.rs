@@ -9,6 +9,7 @@ mod claim;
 mod durable;
 mod error;
 mod eviction;
+mod examination;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod garbage;
@@ -21,8 +22,11 @@ mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
+mod proof;
 mod record;
+mod scrub;
 mod space;
+mod sums;
 mod suspects;
 mod truth;
 mod upload;
@@ -38,12 +42,15 @@ pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
 pub use eviction::{Condemned, Removed};
+pub use examination::{Examination, Verdict};
 pub use garbage::Collected;
 pub use held::Opening;
 pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
+pub use proof::{Verify, is_lost};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
+pub use scrub::{Scrub, ScrubRecord};
 pub use space::{Limits, Room, Usage, footprint};
 pub use suspects::{Garbage, Suspect};
 pub use upload::{Upload, UploadRecord, Uploads};
@@ -52,6 +59,7 @@ pub use upload_id::UploadId;
 use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
+use self::proof::Proofs;
 use self::space::Space;
 use self::truth::Files;
 use self::vault::Vault;
@@ -67,6 +75,8 @@ pub struct Settings {
     pub index_cache: u64,
     /// How much of the disk the cached half may use.
     pub limits: Limits,
+    /// How often the bytes that are sent are checked.
+    pub verify: Verify,
 }
 
 /// The data directory of this process, and its cached half. Clones share it.
@@ -93,7 +103,8 @@ impl Store {
         let space = Space::new(settings.limits, layout.root().to_owned(), clock.clone());
         eviction::count(&layout, &space)?;
         let metrics = Metrics::new(registry, index.clone(), space.clone(), &layout.quarantine());
-        Ok(Store { vault: Arc::new(Vault::new(layout, index, space, clock, metrics, claim)) })
+        let proofs = Proofs::new(clock.clone(), settings.verify);
+        Ok(Store { vault: Arc::new(Vault::new(layout, index, space, clock, metrics, proofs, claim)) })
     }
 
     /// The index, for listings and figures.
@@ -248,6 +259,19 @@ impl Store {
     /// The disk fails.
     pub fn quarantine(&self, digest: &Digest, reason: &'static str) -> Result<(), StorageError> {
         self.vault.quarantine(digest, reason)
+    }
+
+    /// Looks at all of a blob, and sets it aside if it is wrong.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn examine(&self, digest: &Digest) -> Result<Verdict, StorageError> {
+        examination::examine(&self.vault, digest)
+    }
+
+    /// All that is here, to be looked at bit by bit.
+    pub fn scrub(&self) -> Scrub {
+        Scrub::new(self.vault.clone())
     }
 
     /// What `repository` may be asked for under `digest`.

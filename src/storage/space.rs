@@ -1,8 +1,8 @@
 //! How much disk the cache may use, and does: room is taken before bytes are written, so that the limit holds at every
 //! moment.
 //!
-//! Counted are whole blocks of [`BLOCK`] bytes for the length of each cached blob and of each file on its way in: that is
-//! what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted: links and
+//! Counted are whole blocks of [`BLOCK`] bytes for the length of each cached blob, of its sums, and of each file on its way
+//! in: that is what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted: links and
 //! tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes anything.
 
 use std::collections::HashMap;
@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::StorageError;
+use super::sums::Sums;
 use crate::clock::Clock;
 use crate::oci::Digest;
 
@@ -31,8 +32,12 @@ pub struct Limits {
     pub min_free: u64,
 }
 
-/// Bytes on disk for so many bytes of content.
+/// Bytes on disk for so many bytes of content, and the sums of their pieces.
 pub fn footprint(length: u64) -> u64 {
+    blocks(length).saturating_add(blocks(Sums::length_for(length)))
+}
+
+fn blocks(length: u64) -> u64 {
     length.div_ceil(BLOCK).saturating_mul(BLOCK)
 }
 

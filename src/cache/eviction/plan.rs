@@ -81,10 +81,10 @@ mod tests {
 
     fn standing() -> impl Strategy<Value = Standing> {
         prop_oneof![
-            Just(Standing::Leftover),
+            1 => Just(Standing::Leftover),
             4 => Just(Standing::Ordinary),
-            Just(Standing::Irreplaceable),
-            Just(Standing::Pinned)
+            1 => Just(Standing::Irreplaceable),
+            1 => Just(Standing::Pinned)
         ]
     }
 
