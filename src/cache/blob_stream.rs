@@ -228,7 +228,7 @@ impl BlobReader {
                 }
                 Progress::Unkept(unkept) => {
                     follow(attempt, unkept.attempt)?;
-                    self.source = Source::Unkept(Box::new(Passage::new(unkept, at)));
+                    self.source = Source::Unkept(Box::new(Passage::new(*unkept, at)));
                     return Ok(Next::Passing);
                 }
                 Progress::Failed(error) => return Err(BrokenStream::Fill(error)),

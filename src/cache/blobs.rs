@@ -317,7 +317,7 @@ impl Blobs {
             Progress::Done(blob, _) => return Ok(self.kept(blob, repository, digest, outcome)),
             Progress::Streaming(streaming) => streaming.size,
             Progress::Unkept(unkept) => {
-                let (size, mut passage) = (unkept.size, Passage::new(unkept, 0));
+                let (size, mut passage) = (unkept.size, Passage::new(*unkept, 0));
                 timeout(self.first_byte_timeout, passage.prime()).await.unwrap_or(Err(CacheError::Late))?;
                 let (source, healer) = (Source::Unkept(Box::new(passage)), self.healer(repository, digest));
                 return Ok(Blob { size, outcome: Outcome::Bypass, source, healer });

@@ -66,7 +66,7 @@ impl Fill {
             Err(CacheError::Storage(error)) if !error.is_mismatch() => {
                 tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a blob is passed on without being kept");
                 let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
-                pilot.land(Progress::Unkept(left.unwrap_or_else(|| self.nothing())));
+                pilot.land(Progress::Unkept(Box::new(left.unwrap_or_else(|| self.nothing()))));
             }
             Err(error) => {
                 tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a fill failed");
@@ -106,8 +106,8 @@ impl Fill {
     }
 
     async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Came)> {
-        let begun = self.on_disk(|store, digest| store.ingest(digest)).await;
-        let (ingest, room) = begun.map_err(|error| (error, Came::AtOnce))?;
+        let begun = self.rooms.ingest(&self.digest).await;
+        let (ingest, room) = begun.map_err(|error| (error.into(), Came::AtOnce))?;
         let is_pieced = Arc::new(AtomicBool::new(ingest.left() > 0));
         let result = self.fill(pilot, attempt, ingest, room, &is_pieced).await;
         if let Err(CacheError::Mismatch { .. }) = result {

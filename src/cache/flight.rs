@@ -28,7 +28,7 @@ pub enum Progress {
     /// The blob is complete, verified and kept; the number is the attempt that brought it.
     Done(BlobFile, u32),
     /// It cannot be kept here: whoever reads it goes on by himself, from upstream.
-    Unkept(Unkept),
+    Unkept(Box<Unkept>),
     /// There will be no more bytes.
     Failed(CacheError),
 }

@@ -1,12 +1,15 @@
 //! Room on disk for what is on its way in, made if there is none. Never removes anything itself: it asks who does, and
 //! waits for a while.
 
+use std::future::{Future, ready};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::storage::{Room, StorageError, Store};
+use crate::oci::Digest;
+use crate::storage::{Ingest, Room, StorageError, Store};
+use crate::task;
 
 /// How long a fill waits for room at a time. Its client waits meanwhile, so this is short.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -19,7 +22,7 @@ const MAX_WAITING: usize = 1024;
 pub struct Request {
     /// For so many bytes.
     pub bytes: u64,
-    /// Dropped when what could be done is done.
+    /// Dropped with the request, when what could be done is done.
     pub done: oneshot::Sender<()>,
 }
 
@@ -42,7 +45,19 @@ impl Rooms {
     /// # Errors
     /// There is none, and none could be made.
     pub async fn reserve(&self, bytes: u64) -> Result<Room, StorageError> {
-        self.make(bytes, || self.store.reserve(bytes)).await
+        self.make(bytes, || ready(self.store.reserve(bytes))).await
+    }
+
+    /// As [`Store::ingest`], with room for what is there already.
+    ///
+    /// # Errors
+    /// As [`Rooms::reserve`], or the disk fails.
+    pub async fn ingest(&self, digest: &Digest) -> Result<(Ingest, Room), StorageError> {
+        let begin = || {
+            let (store, digest) = (self.store.clone(), *digest);
+            task::blocking(move || store.ingest(&digest))
+        };
+        self.make(0, begin).await
     }
 
     /// Makes `room` enough for `length` bytes, and no more.
@@ -50,7 +65,7 @@ impl Rooms {
     /// # Errors
     /// As [`Rooms::reserve`].
     pub async fn cover_exactly(&self, room: &Room, length: u64) -> Result<(), StorageError> {
-        self.make(length, || room.cover_exactly(length)).await
+        self.make(length, || ready(room.cover_exactly(length))).await
     }
 
     /// Makes `room` enough for `length` bytes, and for some more.
@@ -58,12 +73,19 @@ impl Rooms {
     /// # Errors
     /// As [`Rooms::reserve`].
     pub async fn cover(&self, room: &Room, length: u64) -> Result<(), StorageError> {
-        self.make(length, || room.cover(length)).await
+        self.make(length, || ready(room.cover(length))).await
     }
 
-    async fn make<T>(&self, bytes: u64, take: impl Fn() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    async fn make<T, F>(&self, bytes: u64, take: impl Fn() -> F) -> Result<T, StorageError>
+    where
+        F: Future<Output = Result<T, StorageError>>,
+    {
         for _ in 0..TRIES {
-            match take() {
+            match take().await {
+                Err(StorageError::Uncounted) => {
+                    let _ = timeout(PATIENCE, self.store.counted()).await;
+                    continue;
+                }
                 Err(StorageError::NoRoom) if self.store.lacking(bytes).is_some() => {}
                 other => return other,
             }
@@ -74,6 +96,6 @@ impl Rooms {
             // Done or not: whether there is room now is asked of the account.
             let _ = timeout(PATIENCE, answer).await;
         }
-        take()
+        take().await
     }
 }

@@ -1,25 +1,23 @@
-//! Taking cached content away, and counting it at start. Never decides what goes: the cache does; and never touches what a
+//! Taking cached content away. Never decides what goes: the cache does; and never touches what a
 //! hosted repository holds, whatever it is asked to.
 //!
 //! The order is tags, links, blobs, so that a crash in between leaves an image that no tag reaches, or a blob that nobody
 //! holds: both are found again as leftovers, and neither is served wrong. Nothing is synced: what a power cut brings back
 //! is a name without content, which counts as absent.
 
-use std::collections::HashSet;
-use std::path::Path;
 use std::time::Duration;
 
 use super::durable;
 use super::error::StorageError;
-use super::hosted_files::repositories;
 use super::index::{Change, State};
-use super::layout::{self, Layout};
-use super::space::{Space, footprint, length_of};
+use super::space::{footprint, length_of};
 use super::vault::Vault;
 use crate::oci::{Digest, Repository, Tag};
 
 /// How long the index may take to catch up before it is asked who holds a blob; if it does not, the blob stays.
-const CATCH_UP: Duration = Duration::from_millis(200);
+const CATCH_UP: Duration = Duration::from_secs(2);
+/// The same while everybody is held off, for what came meanwhile.
+const LAST_WORD: Duration = Duration::from_millis(200);
 /// Blobs that are removed before others may go on.
 const BATCH: usize = 16;
 
@@ -39,31 +37,6 @@ pub struct Removed {
     pub blobs: u64,
     /// The disk that they used, in bytes.
     pub bytes: u64,
-}
-
-/// Counts what is here: every blob that no hosted repository holds, and every file that is half-way in.
-pub fn count(layout: &Layout, space: &Space) -> Result<(), StorageError> {
-    let mut hosted = HashSet::new();
-    for (_, directory) in repositories(&layout.hosted())? {
-        let links = layout::RepositoryDirectory::new(directory).links();
-        hosted.extend(durable::entries(&links)?.iter().filter_map(|(name, _)| layout::parse_file_name(name)));
-    }
-    for directory in layout.blob_directories() {
-        let algorithm = directory.parent().and_then(Path::file_name).and_then(|name| name.to_str()).unwrap_or_default();
-        for (name, path) in durable::entries(&directory)? {
-            if let Ok(digest) = format!("{algorithm}:{name}").parse::<Digest>()
-                && !hosted.contains(&digest)
-            {
-                space.kept(&digest, length_of(&path));
-            }
-        }
-    }
-    for (name, path) in durable::entries(&layout.ingest())? {
-        if let Some(digest) = name.strip_suffix(".part").and_then(layout::parse_file_name) {
-            space.left(&digest, length_of(&path));
-        }
-    }
-    Ok(())
 }
 
 /// A cached repository does not have this any more.
@@ -88,9 +61,10 @@ pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bo
     for batch in blobs.chunks(BATCH) {
         // A file that is open keeps its room.
         vault.held.let_go();
+        vault.index.settle(CATCH_UP);
         let _alone = vault.alone()?;
         // Nobody records anything now, so what the index says after this is what the files say.
-        if !vault.index.settle(CATCH_UP) || vault.index.state() != State::Ready {
+        if !vault.index.settle(LAST_WORD) || vault.index.state() != State::Ready {
             return Ok(removed);
         }
         for digest in batch {
@@ -147,6 +121,9 @@ mod tests {
         store.add_link(&repository, &ours, Link::Blob { size: 4 }).unwrap();
         store.add_link(&repository, &linked, Link::Blob { size: 6 }).unwrap();
         assert_eq!(store.usage().total(), 2 * 4096, "what is hosted does not count");
+        hosted.edit(&name).unwrap().remove_link(&ours).unwrap();
+        assert_eq!(store.usage().total(), 3 * 4096, "and does again when nobody hosts it any more");
+        hosted.edit(&name).unwrap().set_link(&ours, Link::Blob { size: 4 }).unwrap();
 
         store.forget(&repository, &Condemned { tags: vec![], links: vec![ours] }).unwrap();
         assert!(store.index().settle(std::time::Duration::from_secs(10)));

@@ -5,6 +5,7 @@
 //! blocks on the disk alone: this floor knows no HTTP and no upstream.
 
 mod blob;
+mod census;
 mod claim;
 mod durable;
 mod error;
@@ -22,6 +23,7 @@ mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
+mod print;
 mod proof;
 mod record;
 mod scrub;
@@ -48,6 +50,7 @@ pub use held::Opening;
 pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
+pub use print::Print;
 pub use proof::{Verify, is_lost};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
 pub use scrub::{Scrub, ScrubRecord};
@@ -100,8 +103,9 @@ impl Store {
             clock.clone(),
             index::Metrics::new(registry),
         );
-        let space = Space::new(settings.limits, layout.root().to_owned(), clock.clone());
-        eviction::count(&layout, &space)?;
+        let (space, counting) = Space::new(settings.limits, layout.root().to_owned(), clock.clone());
+        census::count_parts(&layout, &space)?;
+        census::begin(layout.clone(), counting);
         let metrics = Metrics::new(registry, index.clone(), space.clone(), &layout.quarantine());
         let proofs = Proofs::new(clock.clone(), settings.verify);
         Ok(Store { vault: Arc::new(Vault::new(layout, index, space, clock, metrics, proofs, claim)) })
@@ -192,7 +196,7 @@ impl Store {
     /// Takes room for `length` bytes of content.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it is not known yet what is used.
     pub fn reserve(&self, length: u64) -> Result<Room, StorageError> {
         self.vault.space.reserve(length)
     }
@@ -202,9 +206,19 @@ impl Store {
         self.vault.space.lacking(length)
     }
 
+    /// Bytes that have to go before pushes that were refused since the last call fit.
+    pub fn pushes_lack(&self) -> u64 {
+        self.vault.space.others_lack()
+    }
+
     /// What the cached half uses of the disk.
     pub fn usage(&self) -> Usage {
         self.vault.space.usage()
+    }
+
+    /// Waits until it is known: what was here at start is counted while the server serves.
+    pub async fn counted(&self) {
+        self.vault.space.counted().await;
     }
 
     /// What it may use.

@@ -4,14 +4,19 @@
 //! Counted are whole blocks of [`BLOCK`] bytes for the length of each cached blob, of its sums, and of each file on its way
 //! in: that is what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted: links and
 //! tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes anything.
+//!
+//! What was here at start is counted while the server serves already; until that is done nothing is granted.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::error::StorageError;
+use super::print::Print;
 use super::sums::Sums;
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -20,6 +25,8 @@ use crate::oci::Digest;
 const BLOCK: u64 = 4096;
 /// Bytes by which a file of unknown length grows.
 const STEP: u64 = 1 << 20;
+/// Bytes that are made free for a push that found none: it says only what comes next.
+const FOR_PUSHES: u64 = 64 << 20;
 /// How long the file system is believed to have the room that it said it has, but for what was granted since.
 const SAMPLED: Duration = Duration::from_secs(1);
 
@@ -70,22 +77,84 @@ struct Inner {
     directory: PathBuf,
     clock: Clock,
     account: Mutex<Account>,
+    counted: watch::Sender<bool>,
 }
 
-#[derive(Default)]
 struct Account {
-    // As many as there are cached blobs.
-    blobs: HashMap<Digest, u64>,
+    // As many as there are cached blobs, each with its blocks on disk: some 25 bytes.
+    blobs: BTreeMap<Print, u32>,
     // As many as there are files in ingest/ that nobody writes to.
     parts: HashMap<Digest, u64>,
     usage: Usage,
     free: Option<(Instant, u64)>,
+    // Whether something that is not the cache's was refused lately.
+    others_lack: bool,
+    // What went while those found at start are counted: whoever counts may have seen it before.
+    gone_meanwhile: Option<HashSet<Print>>,
+}
+
+/// Counts what is here at start, for as long as someone wants to know.
+pub struct Counting {
+    inner: Weak<Inner>,
+}
+
+impl Counting {
+    /// Whether anyone still wants to know.
+    pub fn is_wanted(&self) -> bool {
+        self.inner.strong_count() > 0
+    }
+
+    /// A blob of `length` bytes was found.
+    pub fn found(&self, digest: &Digest, length: u64) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let (mut account, print) = (inner.lock(), Print::of(digest));
+        let has_gone = account.gone_meanwhile.as_ref().is_none_or(|gone| gone.contains(&print));
+        // One that came meanwhile is counted as what it is now.
+        if !has_gone && !account.blobs.contains_key(&print) {
+            let blocks = blocks_of(footprint(length));
+            account.blobs.insert(print, blocks);
+            account.usage.blobs += bytes_of(blocks);
+        }
+    }
+
+    /// That was all.
+    pub fn done(self) {
+        if let Some(inner) = self.inner.upgrade() {
+            inner.lock().gone_meanwhile = None;
+            inner.counted.send_replace(true);
+        }
+    }
+}
+
+fn blocks_of(bytes: u64) -> u32 {
+    u32::try_from(bytes / BLOCK).unwrap_or(u32::MAX)
+}
+
+fn bytes_of(blocks: u32) -> u64 {
+    u64::from(blocks) * BLOCK
 }
 
 impl Space {
-    /// The account of `directory`, in which nothing is yet.
-    pub fn new(limits: Limits, directory: PathBuf, clock: Clock) -> Space {
-        Space { inner: Arc::new(Inner { limits, directory, clock, account: Mutex::default() }) }
+    /// The account of `directory`, and the right to say once what is in it already.
+    pub fn new(limits: Limits, directory: PathBuf, clock: Clock) -> (Space, Counting) {
+        let account = Mutex::new(Account {
+            blobs: BTreeMap::new(),
+            parts: HashMap::new(),
+            usage: Usage::default(),
+            free: None,
+            others_lack: false,
+            gone_meanwhile: Some(HashSet::new()),
+        });
+        let counted = watch::Sender::new(false);
+        let inner = Arc::new(Inner { limits, directory, clock, account, counted });
+        let counting = Counting { inner: Arc::downgrade(&inner) };
+        (Space { inner }, counting)
+    }
+
+    /// Waits until what was here at start is counted.
+    pub async fn counted(&self) {
+        // The sender lives as long as we do.
+        let _ = self.inner.counted.subscribe().wait_for(|counted| *counted).await;
     }
 
     /// What is allowed.
@@ -101,7 +170,7 @@ impl Space {
     /// Takes room for a file of `length` bytes.
     ///
     /// # Errors
-    /// There is none.
+    /// There is none, or it is not known yet what is used.
     pub fn reserve(&self, length: u64) -> Result<Room, StorageError> {
         let room = Room { held: Arc::new(Held { space: self.clone(), bytes: Mutex::new(0) }) };
         room.cover_exactly(length)?;
@@ -118,19 +187,44 @@ impl Space {
         (wanted <= max_size).then_some(over.max(short))
     }
 
+    /// Whether `length` bytes that are not the cache's leave the file system what must be free of it.
+    ///
+    /// # Errors
+    /// They do not.
+    pub fn spare(&self, length: u64) -> Result<(), StorageError> {
+        let (min_free, directory) = (self.inner.limits.min_free, &self.inner.directory);
+        if min_free == 0 || free_bytes(directory) >= min_free.saturating_add(length) {
+            return Ok(());
+        }
+        self.lock().others_lack = true;
+        Err(StorageError::NoSpace { doing: "leaving min_free of the file system of", path: directory.clone() })
+    }
+
+    /// Bytes that have to go before what was refused since the last call is taken.
+    pub fn others_lack(&self) -> u64 {
+        if !std::mem::take(&mut self.lock().others_lack) {
+            return 0;
+        }
+        let wanted = self.inner.limits.min_free.saturating_add(FOR_PUSHES);
+        wanted.saturating_sub(free_bytes(&self.inner.directory))
+    }
+
     /// A blob of `length` bytes is here.
     pub fn kept(&self, digest: &Digest, length: u64) {
         let mut account = self.lock();
-        let now = footprint(length);
-        let before = account.blobs.insert(*digest, now).unwrap_or(0);
-        account.usage.blobs = account.usage.blobs - before + now;
+        let now = blocks_of(footprint(length));
+        let before = account.blobs.insert(Print::of(digest), now).unwrap_or(0);
+        account.usage.blobs = account.usage.blobs - bytes_of(before) + bytes_of(now);
     }
 
     /// A blob is not here any more, or not the cache's.
     pub fn gone(&self, digest: &Digest) {
-        let mut account = self.lock();
-        let before = account.blobs.remove(digest).unwrap_or(0);
-        account.usage.blobs -= before;
+        let (mut account, print) = (self.lock(), Print::of(digest));
+        let before = account.blobs.remove(&print).unwrap_or(0);
+        account.usage.blobs -= bytes_of(before);
+        if let Some(gone) = &mut account.gone_meanwhile {
+            gone.insert(print);
+        }
         // What the file system has free is asked anew.
         account.free = None;
     }
@@ -161,6 +255,9 @@ impl Space {
         let Limits { max_size, min_free } = self.inner.limits;
         let now = self.inner.clock.tick();
         let mut account = self.lock();
+        if account.gone_meanwhile.is_some() {
+            return Err(StorageError::Uncounted);
+        }
         if account.usage.total().saturating_add(more) > max_size {
             return Err(StorageError::NoRoom);
         }
@@ -186,7 +283,13 @@ impl Space {
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
-        self.inner.account.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -252,7 +355,9 @@ mod tests {
     use super::*;
 
     fn space(max_size: u64, min_free: u64) -> Space {
-        Space::new(Limits { max_size, min_free }, std::env::temp_dir(), Clock::system())
+        let (space, counting) = Space::new(Limits { max_size, min_free }, std::env::temp_dir(), Clock::system());
+        counting.done();
+        space
     }
 
     #[test]
@@ -271,6 +376,26 @@ mod tests {
     #[test]
     fn what_the_file_system_must_keep_free_is_not_granted() {
         assert!(matches!(space(u64::MAX / 4, u64::MAX / 2).reserve(1), Err(StorageError::NoRoom)));
+    }
+
+    #[test]
+    fn what_comes_and_goes_while_the_rest_is_counted_is_counted_once_or_not_at_all() {
+        let limits = Limits { max_size: 100 * BLOCK, min_free: 0 };
+        let (space, counting) = Space::new(limits, std::env::temp_dir(), Clock::system());
+        let [found, came, went, again] = [1u8, 2, 3, 4].map(|n| Digest::sha256(&[n]));
+        assert!(matches!(space.reserve(1), Err(StorageError::Uncounted)));
+        space.kept(&came, 3 * BLOCK);
+        space.gone(&went);
+        space.gone(&again);
+        space.kept(&again, BLOCK);
+        for digest in [found, came, went, again] {
+            counting.found(&digest, 2 * BLOCK);
+        }
+        let before = space.usage().blobs;
+        counting.done();
+        let one = footprint(2 * BLOCK) + footprint(3 * BLOCK) + footprint(BLOCK);
+        assert_eq!((before, space.usage().total()), (one, one));
+        space.reserve(1).unwrap();
     }
 
     proptest! {
