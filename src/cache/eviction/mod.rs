@@ -6,6 +6,7 @@
 mod plan;
 mod survey;
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ const LOW_WATER: u64 = 90;
 const LOOKS: Duration = Duration::from_secs(10);
 /// The pause between two images while nobody waits.
 const PACE: Duration = Duration::from_millis(50);
+/// After a look at everything that found too little, none follows for so many times what it took: where all is pinned, each
+/// pull asks for room.
+const IN_VAIN: u32 = 10;
 
 /// Names that are kept whatever happens: `library/alpine:3.20`, with or without their registry.
 #[derive(Clone, Debug, Default)]
@@ -78,7 +82,7 @@ pub struct Keeper {
 pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
     let (clock, keep) = (keeper.clock.clone(), Arc::downgrade(keeper));
     task::spawn("eviction", async move {
-        let mut named = Named::new();
+        let (mut named, mut vain_until) = (Named::new(), clock.tick());
         loop {
             let request = tokio::select! {
                 request = requests.recv() => match request {
@@ -88,35 +92,51 @@ pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
                 () = clock.sleep(LOOKS) => None,
             };
             let Some(keeper) = keep.upgrade() else { return };
-            match request {
-                Some(Request { bytes, done }) => {
-                    if let Some(lacking) = keeper.store.lacking(bytes).filter(|lacking| *lacking > 0) {
-                        keeper.free(&mut named, lacking, "room").await;
-                    }
-                    drop(done);
-                }
-                None => {
-                    let (used, limit) = (keeper.store.usage().total(), keeper.store.limits().max_size);
-                    if used > limit / 100 * HIGH_WATER {
-                        keeper.free(&mut named, used - limit / 100 * LOW_WATER, "watermark").await;
-                    }
+            let (lacking, reason) = match &request {
+                Some(request) => (keeper.store.lacking(request.bytes).unwrap_or(0), "room"),
+                None if keeper.over(HIGH_WATER) > 0 => (1, "watermark"),
+                // The cache gives way to what was pushed: that can be had nowhere else.
+                None => (keeper.store.pushes_lack(), "room"),
+            };
+            let begun = clock.tick();
+            if lacking > 0 && begun >= vain_until {
+                // What comes next needs room, too.
+                let freed = keeper.free(&mut named, lacking.max(keeper.over(LOW_WATER)), reason).await;
+                if freed < lacking {
+                    let now = clock.tick();
+                    vain_until = now + now.saturating_duration_since(begun) * IN_VAIN;
                 }
             }
+            drop(request.map(|request| request.done));
         }
     });
 }
 
 impl Keeper {
-    /// Takes away what has to go for `bytes` to be free, if it can be done.
-    async fn free(&self, named: &mut Named, bytes: u64, reason: &'static str) {
-        if let Err(error) = self.try_to_free(named, bytes, reason).await {
-            tracing::error!(%error, "room could not be made");
-        }
+    /// Bytes by which more than that share of the limit is used, in percent.
+    fn over(&self, share: u64) -> u64 {
+        let (used, limit) = (self.store.usage().total(), self.store.limits().max_size);
+        used.saturating_sub(limit / 100 * share)
     }
 
-    async fn try_to_free(&self, named: &mut Named, bytes: u64, reason: &'static str) -> Result<(), StorageError> {
-        let mut freed = self.remove_parts(bytes).await?;
-        if freed >= bytes {
+    /// Takes away what has to go for `bytes` to be free, if it can be done, and says how much that was.
+    async fn free(&self, named: &mut Named, bytes: u64, reason: &'static str) -> u64 {
+        let mut freed = 0;
+        if let Err(error) = self.try_to_free(named, bytes, reason, &mut freed).await {
+            tracing::error!(%error, "room could not be made");
+        }
+        freed
+    }
+
+    async fn try_to_free(
+        &self,
+        named: &mut Named,
+        bytes: u64,
+        reason: &'static str,
+        freed: &mut u64,
+    ) -> Result<(), StorageError> {
+        *freed = self.remove_parts(bytes).await?;
+        if *freed >= bytes {
             return Ok(());
         }
         let (keeper, mut known, now) = (self.clone(), std::mem::take(named), self.clock.unix_seconds());
@@ -132,18 +152,17 @@ impl Keeper {
             tracing::info!("no room is made while the index is being made again");
             return Ok(());
         };
-        named.retain(|digest, _| survey.digests.binary_search(digest).is_ok());
-        let plan = plan::plan(&survey.images, &survey.pieces, bytes - freed);
-        let mut needed = needs(&survey);
+        let plan = plan::plan(&survey.images, &survey.pieces, bytes - *freed);
+        let mut needs = Needs::new(&survey, &plan.images);
         for which in plan.images {
-            let removed = self.evict(&survey, which, &mut needed, reason).await?;
-            freed += removed.bytes;
+            let removed = self.evict(&survey, which, &mut needs, reason).await?;
+            *freed += removed.bytes;
             if reason == "watermark" {
                 self.clock.sleep(PACE).await;
             }
         }
-        if freed < bytes {
-            tracing::warn!(bytes, freed, "there is not enough that may be evicted");
+        if *freed < bytes {
+            tracing::warn!(bytes, freed = *freed, "there is not enough that may be evicted");
         }
         Ok(())
     }
@@ -171,27 +190,24 @@ impl Keeper {
         &self,
         survey: &Survey,
         which: usize,
-        needed: &mut [Needs],
+        needs: &mut Needs,
         reason: &'static str,
     ) -> Result<Removed, StorageError> {
         let (image, subject) = (&survey.images[which], &survey.subjects[which]);
-        let condemned = condemn(survey, image, subject, needed);
-        let unneeded: Vec<Digest> = (image.pieces.iter())
-            .filter(|piece| needed[**piece].images == 0 && !survey.pieces[**piece].stays)
-            .map(|piece| survey.digests[*piece])
-            .collect();
-        let (keeper, repository) = (self.clone(), subject.repository.clone());
+        let repository = subject.repository.map(|number| survey.repositories[number as usize].clone());
+        let (condemned, unneeded) = condemn(survey, image, subject, needs);
+        let (keeper, at) = (self.clone(), repository.clone());
         let links = condemned.links.clone();
         let tags = condemned.tags.clone();
         let removed = task::blocking(move || {
-            if let Some(repository) = &repository {
+            if let Some(repository) = &at {
                 keeper.store.forget(repository, &condemned)?;
             }
             let is_needed = |digest: &Digest| keeper.blobs.is_flying(digest);
             keeper.store.remove(&unneeded, is_needed)
         })
         .await?;
-        if let Some(repository) = &subject.repository {
+        if let Some(repository) = &repository {
             self.manifests.forget(repository, &links);
             if let Some(memory) = self.tags.upgrade() {
                 tags.iter().for_each(|tag| memory.forget(repository, tag));
@@ -199,7 +215,7 @@ impl Keeper {
         }
         let reason = if image.standing == Standing::Leftover { "leftover" } else { reason };
         self.metrics.evicted(reason);
-        let repository = subject.repository.as_ref().map(Repository::to_string).unwrap_or_default();
+        let repository = repository.as_ref().map(Repository::to_string).unwrap_or_default();
         let tags = subject.tags.iter().map(Tag::as_str).collect::<Vec<_>>().join(",");
         tracing::info!(
             repository, tags, digest = %subject.root, reason, blobs = removed.blobs, bytes = removed.bytes,
@@ -209,43 +225,53 @@ impl Keeper {
     }
 }
 
-/// Who needs a piece: how many images, and in which repositories.
-#[derive(Clone, Default)]
+/// Who needs what is about to go: how many images each piece, and how many of each repository.
 struct Needs {
-    images: u32,
-    within: Vec<Repository>,
+    // As many as there are pieces.
+    images: Vec<u32>,
+    // As many as there are pieces of what goes, for each repository that needs them.
+    within: HashMap<(u32, u32), u32>,
 }
 
-fn needs(survey: &Survey) -> Vec<Needs> {
-    let mut needs = vec![Needs::default(); survey.pieces.len()];
-    for (image, subject) in survey.images.iter().zip(&survey.subjects) {
-        for piece in &image.pieces {
-            needs[*piece].images += 1;
-            needs[*piece].within.extend(subject.repository.clone());
+impl Needs {
+    fn new(survey: &Survey, going: &[usize]) -> Needs {
+        let mut needs = Needs { images: vec![0; survey.pieces.len()], within: HashMap::new() };
+        let goes: HashSet<u32> = going.iter().flat_map(|which| survey.images[*which].pieces.iter().copied()).collect();
+        for (image, subject) in survey.images.iter().zip(&survey.subjects) {
+            for piece in &image.pieces {
+                needs.images[*piece as usize] += 1;
+                if let Some(repository) = subject.repository.filter(|_| goes.contains(piece)) {
+                    *needs.within.entry((repository, *piece)).or_default() += 1;
+                }
+            }
         }
+        needs
     }
-    needs
 }
 
-/// What of an image's repository goes with it, and takes its needs away.
-fn condemn(survey: &Survey, image: &Image, subject: &Subject, needed: &mut [Needs]) -> Condemned {
+/// What of an image's repository goes with it, and which content nobody needs then.
+fn condemn(survey: &Survey, image: &Image, subject: &Subject, needs: &mut Needs) -> (Condemned, Vec<Digest>) {
     let mut condemned = Condemned { tags: subject.tags.clone(), links: Vec::new() };
+    let mut unneeded = Vec::new();
     for piece in &image.pieces {
-        let needs = &mut needed[*piece];
-        needs.images -= 1;
-        let Some(repository) = &subject.repository else { continue };
-        if let Some(at) = needs.within.iter().position(|one| one == repository) {
-            needs.within.swap_remove(at);
+        let (at, digest) = (*piece as usize, survey.digests[*piece as usize]);
+        needs.images[at] -= 1;
+        if needs.images[at] == 0 && !survey.pieces[at].stays {
+            unneeded.push(digest);
         }
-        if !needs.within.contains(repository) {
-            condemned.links.push(survey.digests[*piece]);
+        let Some(repository) = subject.repository else { continue };
+        if let Some(left) = needs.within.get_mut(&(repository, *piece)) {
+            *left -= 1;
+            if *left == 0 {
+                condemned.links.push(digest);
+            }
         }
     }
     // One whose content is gone already is still to be forgotten.
     if subject.repository.is_some() && image.pieces.is_empty() {
         condemned.links.push(subject.root);
     }
-    condemned
+    (condemned, unneeded)
 }
 
 impl Judge for Keeper {

@@ -32,7 +32,7 @@ pub enum Standing {
 #[derive(Clone, Debug)]
 pub struct Image {
     /// What it needs, by its place in the list of pieces. Each once.
-    pub pieces: Vec<usize>,
+    pub pieces: Box<[u32]>,
     /// When it was last used, in seconds since 1970.
     pub last_used: u64,
     /// Whether it may go.
@@ -52,7 +52,7 @@ pub struct Plan {
 pub fn plan(images: &[Image], pieces: &[Piece], bytes: u64) -> Plan {
     let mut needed = vec![0u32; pieces.len()];
     for piece in images.iter().flat_map(|image| &image.pieces) {
-        needed[*piece] += 1;
+        needed[*piece as usize] += 1;
     }
     let mut order: Vec<usize> = (0..images.len()).filter(|image| images[*image].standing != Standing::Pinned).collect();
     order
@@ -63,9 +63,10 @@ pub fn plan(images: &[Image], pieces: &[Piece], bytes: u64) -> Plan {
             break;
         }
         for piece in &images[image].pieces {
-            needed[*piece] -= 1;
-            if needed[*piece] == 0 && !pieces[*piece].stays {
-                plan.freed += pieces[*piece].bytes;
+            let piece = *piece as usize;
+            needed[piece] -= 1;
+            if needed[piece] == 0 && !pieces[piece].stays {
+                plan.freed += pieces[piece].bytes;
             }
         }
         plan.images.push(image);
@@ -93,7 +94,8 @@ mod tests {
         let pieces =
             pieces.prop_map(|all| all.into_iter().map(|(bytes, stays)| Piece { bytes, stays }).collect::<Vec<_>>());
         pieces.prop_flat_map(|pieces| {
-            let image = (prop::collection::hash_set(0..pieces.len(), 1..=pieces.len().min(6)), 0u64..20, standing());
+            let image =
+                (prop::collection::hash_set(0..pieces.len() as u32, 1..=pieces.len().min(6)), 0u64..20, standing());
             let image = image.prop_map(|(needs, last_used, standing)| Image {
                 pieces: needs.into_iter().collect(),
                 last_used,
@@ -110,10 +112,10 @@ mod tests {
             let plan = plan(&images, &pieces, bytes);
             let is_gone = |image: &usize| plan.images.contains(image);
             let stay: Vec<usize> = (0..images.len()).filter(|image| !is_gone(image)).collect();
-            let needed = |piece: usize| stay.iter().any(|image| images[*image].pieces.contains(&piece));
+            let needed = |piece: usize| stay.iter().any(|image| images[*image].pieces.contains(&(piece as u32)));
             let freed: u64 = (0..pieces.len())
                 .filter(|piece| !needed(*piece) && !pieces[*piece].stays)
-                .filter(|piece| images.iter().any(|image| image.pieces.contains(piece)))
+                .filter(|piece| images.iter().any(|image| image.pieces.contains(&(*piece as u32))))
                 .map(|piece| pieces[piece].bytes)
                 .sum();
             prop_assert_eq!(plan.freed, freed, "what is freed is what no image that stays needs");
@@ -128,9 +130,9 @@ mod tests {
             }
             // And no image more than it takes.
             if let Some((_, without_last)) = plan.images.split_last() {
-                let stay = |piece: usize| (0..images.len()).any(|image| !without_last.contains(&image) && images[image].pieces.contains(&piece));
+                let stay = |piece: usize| (0..images.len()).any(|image| !without_last.contains(&image) && images[image].pieces.contains(&(piece as u32)));
                 let freed: u64 = (0..pieces.len()).filter(|piece| !stay(*piece) && !pieces[*piece].stays)
-                    .filter(|piece| images.iter().any(|image| image.pieces.contains(piece)))
+                    .filter(|piece| images.iter().any(|image| image.pieces.contains(&(*piece as u32))))
                     .map(|piece| pieces[piece].bytes).sum();
                 prop_assert!(freed < bytes);
             }
