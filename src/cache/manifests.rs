@@ -4,6 +4,7 @@
 //! that upstream has served it in, and to nobody else.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -24,6 +25,10 @@ use crate::upstream::{FetchedManifest, ManifestHead, Reach};
 const HOT_BYTES: u64 = 64 << 20;
 /// Blobs whose length is remembered because a manifest announced it.
 const MAX_ANNOUNCED: u64 = 100_000;
+/// Manifests of which it is remembered that the disk did not take them.
+const MAX_UNKEPT: u64 = 10_000;
+/// How long a disk that took none is left alone.
+const UNKEPT: Duration = Duration::from_secs(10);
 
 type Key = (Repository, Digest);
 
@@ -62,6 +67,8 @@ struct Inner {
     rooms: Rooms,
     hot: moka::sync::Cache<Key, StoredManifest>,
     announced: moka::sync::Cache<Key, u64>,
+    // When it was last tried.
+    unkept: moka::sync::Cache<Key, Instant>,
     fetches: SingleFlight<Key, StoredManifest>,
 }
 
@@ -87,8 +94,9 @@ impl Manifests {
             .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
             .build();
         let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
+        let unkept = moka::sync::Cache::new(MAX_UNKEPT);
         let fetches = SingleFlight::new("manifest");
-        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, fetches }) }
+        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, unkept, fetches }) }
     }
 
     /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.
@@ -101,6 +109,10 @@ impl Manifests {
         let key = (repository.clone(), *digest);
         if let Some(manifest) = self.inner.hot.get(&key) {
             self.inner.store.used(digest);
+            // What is in memory alone would be lost with the process.
+            if self.inner.unkept.get(&key).is_some_and(|tried| self.inner.clock.tick() >= tried + UNKEPT) {
+                self.inner.keep(key, manifest.clone()).await?;
+            }
             return Ok((manifest, Outcome::Hit));
         }
         let (inner, wanted) = (self.inner.clone(), key.clone());
@@ -204,6 +216,7 @@ impl Manifests {
             let key = (repository.clone(), *digest);
             self.inner.hot.invalidate(&key);
             self.inner.announced.invalidate(&key);
+            self.inner.unkept.invalidate(&key);
         }
     }
 
@@ -311,8 +324,12 @@ impl Inner {
                 task::blocking(work).await
             }
         };
-        if let Err(error) = written {
-            tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
+        match written {
+            Ok(()) => self.unkept.invalidate(&key),
+            Err(error) => {
+                tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
+                self.unkept.insert(key.clone(), self.clock.tick());
+            }
         }
         if let Ok(parsed) = Manifest::parse(&manifest.bytes) {
             self.announce(&key.0, &parsed);
