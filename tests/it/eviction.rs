@@ -1,8 +1,6 @@
 //! A disk that looks after itself: the limit holds, whole images go, the least recently used first, and what cannot be
 //! kept is served all the same.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -12,7 +10,7 @@ use larder::oci::Digest;
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Fault, Hub, Target};
 use crate::support::image::Image;
-use crate::support::larder::{Larder, assert_sound, files};
+use crate::support::larder::{Larder, assert_sound, files, used};
 
 const MIB: usize = 1 << 20;
 
@@ -42,24 +40,6 @@ fn is_here(larder: &Larder, image: &Image) -> bool {
         larder.data().join("blobs/sha256").join(&hex[..2]).join(&hex).exists()
     };
     here(&image.digest()) && image.blob_digests().iter().all(here)
-}
-
-/// What an operator's `du` sees, files that come and go meanwhile included.
-fn used(data: &Path) -> u64 {
-    let mut sum = 0;
-    let mut ahead = vec![data.join("blobs"), data.join("ingest")];
-    while let Some(directory) = ahead.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            match entry.metadata() {
-                Ok(metadata) if metadata.is_dir() => ahead.push(entry.path()),
-                // The link or tag that is just being written is no blob.
-                Ok(_) if entry.file_name().to_string_lossy().starts_with(".tmp") => {}
-                Ok(metadata) => sum += metadata.blocks() * 512,
-                Err(_) => {}
-            }
-        }
-    }
-    sum
 }
 
 fn cache(max_size: &str) -> String {
