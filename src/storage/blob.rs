@@ -111,6 +111,9 @@ impl Extent {
     /// # Errors
     /// The disk fails, or the file ends before it does.
     pub fn is_resident(&self) -> io::Result<bool> {
+        if self.length == 0 {
+            return Ok(true);
+        }
         let last = self.length.saturating_sub(1);
         for at in (0..last).step_by(STEP).chain([last]) {
             let mut byte = [0];
