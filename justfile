@@ -52,6 +52,12 @@ bench *arguments:
 large-store blobs="1000000":
     LARDER_STORE_BLOBS={{ blobs }} cargo test --locked --release --test it -- --nocapture large_store
 
+# The release size of what the tests try small: 10 GiB of images through 1 GiB, 200 kills under load, 200 histories
+soak:
+    LARDER_WORKING_SET=1024 cargo test --locked --release --test it -- --nocapture working_set
+    LARDER_KILLS=200 cargo test --locked --release --test it -- --nocapture killed
+    LARDER_MODEL_CASES=200 cargo test --locked --release --test it -- --nocapture model
+
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:
     cargo bench --locked --bench inner_loops -- {{ arguments }}

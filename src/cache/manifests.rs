@@ -96,7 +96,9 @@ impl Manifests {
         let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
         let unkept = moka::sync::Cache::new(MAX_UNKEPT);
         let fetches = SingleFlight::new("manifest");
-        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, unkept, fetches }) }
+        Manifests {
+            inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, unkept, fetches }),
+        }
     }
 
     /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.

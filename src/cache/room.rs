@@ -20,8 +20,10 @@ const MAX_WAITING: usize = 1024;
 
 /// A wish for room.
 pub struct Request {
-    /// For so many bytes.
-    pub bytes: u64,
+    /// For a file of so many bytes.
+    pub length: u64,
+    /// Bytes that are held for it already.
+    pub held: u64,
     /// Dropped with the request, when what could be done is done.
     pub done: oneshot::Sender<()>,
 }
@@ -45,7 +47,7 @@ impl Rooms {
     /// # Errors
     /// There is none, and none could be made.
     pub async fn reserve(&self, bytes: u64) -> Result<Room, StorageError> {
-        self.make(bytes, || ready(self.store.reserve(bytes))).await
+        self.make(bytes, 0, || ready(self.store.reserve(bytes))).await
     }
 
     /// As [`Store::ingest`], with room for what is there already.
@@ -57,7 +59,7 @@ impl Rooms {
             let (store, digest) = (self.store.clone(), *digest);
             task::blocking(move || store.ingest(&digest))
         };
-        self.make(0, begin).await
+        self.make(0, 0, begin).await
     }
 
     /// Makes `room` enough for `length` bytes, and no more.
@@ -65,7 +67,7 @@ impl Rooms {
     /// # Errors
     /// As [`Rooms::reserve`].
     pub async fn cover_exactly(&self, room: &Room, length: u64) -> Result<(), StorageError> {
-        self.make(length, || ready(room.cover_exactly(length))).await
+        self.make(length, room.bytes(), || ready(room.cover_exactly(length))).await
     }
 
     /// Makes `room` enough for `length` bytes, and for some more.
@@ -73,10 +75,10 @@ impl Rooms {
     /// # Errors
     /// As [`Rooms::reserve`].
     pub async fn cover(&self, room: &Room, length: u64) -> Result<(), StorageError> {
-        self.make(length, || ready(room.cover(length))).await
+        self.make(length, room.bytes(), || ready(room.cover(length))).await
     }
 
-    async fn make<T, F>(&self, bytes: u64, take: impl Fn() -> F) -> Result<T, StorageError>
+    async fn make<T, F>(&self, length: u64, held: u64, take: impl Fn() -> F) -> Result<T, StorageError>
     where
         F: Future<Output = Result<T, StorageError>>,
     {
@@ -86,11 +88,11 @@ impl Rooms {
                     let _ = timeout(PATIENCE, self.store.counted()).await;
                     continue;
                 }
-                Err(StorageError::NoRoom) if self.store.lacking(bytes).is_some() => {}
+                Err(StorageError::NoRoom) if self.store.lacking(length, held).is_some() => {}
                 other => return other,
             }
             let (done, answer) = oneshot::channel();
-            if self.requests.send(Request { bytes, done }).await.is_err() {
+            if self.requests.send(Request { length, held, done }).await.is_err() {
                 break;
             }
             // Done or not: whether there is room now is asked of the account.

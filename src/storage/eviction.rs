@@ -59,8 +59,6 @@ pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> 
 pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bool) -> Result<Removed, StorageError> {
     let mut removed = Removed::default();
     for batch in blobs.chunks(BATCH) {
-        // A file that is open keeps its room.
-        vault.held.let_go();
         vault.index.settle(CATCH_UP);
         let _alone = vault.alone()?;
         // Nobody records anything now, so what the index says after this is what the files say.
@@ -80,6 +78,8 @@ pub fn remove(vault: &Vault, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bo
             removed.blobs += 1;
             removed.bytes += bytes;
         }
+        // A file that is held open keeps its room. One that was opened meanwhile is not held any more, either.
+        vault.held.let_go();
     }
     Ok(removed)
 }

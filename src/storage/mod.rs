@@ -201,9 +201,10 @@ impl Store {
         self.vault.space.reserve(length)
     }
 
-    /// Bytes that have to go before `length` more fit under the limit; `None`: they never will.
-    pub fn lacking(&self, length: u64) -> Option<u64> {
-        self.vault.space.lacking(length)
+    /// Bytes that have to go before a file of `length` bytes fits, for which so many are `held` already; `None`: it never
+    /// will.
+    pub fn lacking(&self, length: u64, held: u64) -> Option<u64> {
+        self.vault.space.lacking(length, held)
     }
 
     /// Bytes that have to go before pushes that were refused since the last call fit.

@@ -2,8 +2,9 @@
 //! moment.
 //!
 //! Counted are whole blocks of [`BLOCK`] bytes for the length of each cached blob, of its sums, and of each file on its way
-//! in: that is what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted: links and
-//! tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes anything.
+//! in: that is what ext4 and XFS take for such a file in the end, and it does not depend on when they decide to. Not counted:
+//! links and tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes
+//! anything.
 //!
 //! What was here at start is counted while the server serves already; until that is done nothing is granted.
 
@@ -81,7 +82,7 @@ struct Inner {
 }
 
 struct Account {
-    // As many as there are cached blobs, each with its blocks on disk: some 25 bytes.
+    // As many as there are cached blobs, each with its blocks on disk: 16 bytes, and what the tree takes.
     blobs: BTreeMap<Print, u32>,
     // As many as there are files in ingest/ that nobody writes to.
     parts: HashMap<Digest, u64>,
@@ -177,13 +178,15 @@ impl Space {
         Ok(room)
     }
 
-    /// Bytes that have to go before `length` more fit under the limit; `None`: they never will.
-    pub fn lacking(&self, length: u64) -> Option<u64> {
+    /// Bytes that have to go before a file of `length` bytes fits, for which so many are `held` already; `None`: it never
+    /// will.
+    pub fn lacking(&self, length: u64, held: u64) -> Option<u64> {
         let Limits { max_size, min_free } = self.inner.limits;
         // With the block of a mark.
         let wanted = footprint(length).saturating_add(BLOCK);
-        let over = self.usage().total().saturating_add(wanted).saturating_sub(max_size);
-        let short = min_free.saturating_add(wanted).saturating_sub(free_bytes(&self.inner.directory));
+        let more = wanted.saturating_sub(held);
+        let over = self.usage().total().saturating_add(more).saturating_sub(max_size);
+        let short = min_free.saturating_add(more).saturating_sub(free_bytes(&self.inner.directory));
         (wanted <= max_size).then_some(over.max(short))
     }
 
@@ -310,13 +313,17 @@ struct Held {
 }
 
 impl Room {
+    /// Bytes that it is for.
+    pub fn bytes(&self) -> u64 {
+        *self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Makes it enough for `length` bytes; grows by [`STEP`] if it has to.
     ///
     /// # Errors
     /// There is no more.
     pub fn cover(&self, length: u64) -> Result<(), StorageError> {
-        let held = *self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner);
-        if footprint(length) + BLOCK <= held {
+        if footprint(length) + BLOCK <= self.bytes() {
             return Ok(());
         }
         self.cover_exactly(length.saturating_add(STEP)).or_else(|_| self.cover_exactly(length))
@@ -370,7 +377,7 @@ mod tests {
         assert!(second.cover(3 * BLOCK + 1).is_err());
         drop((first, second));
         assert_eq!(space.usage().total(), 0);
-        assert_eq!((space.lacking(9 * BLOCK), space.lacking(10 * BLOCK)), (Some(0), None));
+        assert_eq!((space.lacking(9 * BLOCK, 0), space.lacking(10 * BLOCK, 0)), (Some(0), None));
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn cache(max_size: &str) -> String {
 #[tokio::test]
 async fn the_least_recently_used_image_goes_and_whole() {
     let hub = Hub::plain().await;
-    let larder = Larder::configured(&hub, &cache("4MiB"), "").await;
+    let larder = Larder::configured(&hub, &cache("3MiB"), "").await;
     let images: Vec<Image> = (0..3).map(|seed| Image::oci(seed + 1, &[MIB, 300_000])).collect();
     let names = ["library/one", "library/two", "library/three"];
     for (name, image) in names.iter().zip(&images) {

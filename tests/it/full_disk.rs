@@ -48,7 +48,8 @@ impl Disk {
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Result<(), String> {
-        let output = Command::new(program).args(arguments).arg(self.at()).output().map_err(|error| error.to_string())?;
+        let output =
+            Command::new(program).args(arguments).arg(self.at()).output().map_err(|error| error.to_string())?;
         output.status.success().then_some(()).ok_or_else(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 

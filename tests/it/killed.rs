@@ -47,10 +47,15 @@ async fn killed_under_any_load_it_loses_nothing_that_was_acknowledged_and_keeps_
         let own = larder.registry.unwrap();
         for (path, content) in &given.pushed {
             let answer = Call::get(path).send(own).await;
-            assert_eq!((answer.status, answer.complete), (200, true), "kill {kill}: {path} was acknowledged, and is lost");
+            assert_eq!(
+                (answer.status, answer.complete),
+                (200, true),
+                "kill {kill}: {path} was acknowledged, and is lost"
+            );
             assert!(answer.body == *content, "kill {kill}: {path} is wrong");
         }
-        let hosted: u64 = given.pushed.iter().map(|(_, content)| (content.len() as u64).div_ceil(4096) * 4096 + 4096).sum();
+        let hosted: u64 =
+            given.pushed.iter().map(|(_, content)| (content.len() as u64).div_ceil(4096) * 4096 + 4096).sum();
         // A push that nobody heard the end of may be here, too: at most two of each round.
         let unheard = kill * 2 * 500_000;
         let on_disk = used(&data);

@@ -84,9 +84,7 @@ struct World {
     larder: Larder,
     images: Vec<Image>,
     ours: Vec<Image>,
-    // What the model knows.
     pushed: HashSet<usize>,
-    // Nobody counts what was ever pushed as the cache's here: until it is collected it is neither's.
     has_pinned: bool,
 }
 
@@ -134,6 +132,7 @@ impl World {
                 self.has_pinned |= *n == 0;
             }
             Step::Range(n) => {
+                self.larder.get(&format!("/v2/{}/manifests/latest", name(*n))).await;
                 let (digest, content) = self.images[*n].layer(0);
                 let call = Call::get(&format!("/v2/{}/blobs/{digest}", name(*n))).header("Range", "bytes=100-10099");
                 let answer = call.send(self.larder.mirror()).await;

@@ -38,6 +38,8 @@ const PACE: Duration = Duration::from_millis(50);
 /// After a look at everything that found too little, none follows for so many times what it took: where all is pinned, each
 /// pull asks for room.
 const IN_VAIN: u32 = 10;
+/// But for no longer than this.
+const MOST_IN_VAIN: Duration = Duration::from_secs(60);
 
 /// Names that are kept whatever happens: `library/alpine:3.20`, with or without their registry.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +95,7 @@ pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
             };
             let Some(keeper) = keep.upgrade() else { return };
             let (lacking, reason) = match &request {
-                Some(request) => (keeper.store.lacking(request.bytes).unwrap_or(0), "room"),
+                Some(request) => (keeper.store.lacking(request.length, request.held).unwrap_or(0), "room"),
                 None if keeper.over(HIGH_WATER) > 0 => (1, "watermark"),
                 // The cache gives way to what was pushed: that can be had nowhere else.
                 None => (keeper.store.pushes_lack(), "room"),
@@ -101,10 +103,11 @@ pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
             let begun = clock.tick();
             if lacking > 0 && begun >= vain_until {
                 // What comes next needs room, too.
-                let freed = keeper.free(&mut named, lacking.max(keeper.over(LOW_WATER)), reason).await;
+                let bytes = lacking.max(keeper.over(LOW_WATER));
+                let freed = keeper.free(&mut named, bytes, reason, &requests).await;
                 if freed < lacking {
                     let now = clock.tick();
-                    vain_until = now + now.saturating_duration_since(begun) * IN_VAIN;
+                    vain_until = now + (now.saturating_duration_since(begun) * IN_VAIN).min(MOST_IN_VAIN);
                 }
             }
             drop(request.map(|request| request.done));
@@ -120,9 +123,15 @@ impl Keeper {
     }
 
     /// Takes away what has to go for `bytes` to be free, if it can be done, and says how much that was.
-    async fn free(&self, named: &mut Named, bytes: u64, reason: &'static str) -> u64 {
+    async fn free(
+        &self,
+        named: &mut Named,
+        bytes: u64,
+        reason: &'static str,
+        waiting: &mpsc::Receiver<Request>,
+    ) -> u64 {
         let mut freed = 0;
-        if let Err(error) = self.try_to_free(named, bytes, reason, &mut freed).await {
+        if let Err(error) = self.try_to_free(named, bytes, reason, waiting, &mut freed).await {
             tracing::error!(%error, "room could not be made");
         }
         freed
@@ -133,6 +142,7 @@ impl Keeper {
         named: &mut Named,
         bytes: u64,
         reason: &'static str,
+        waiting: &mpsc::Receiver<Request>,
         freed: &mut u64,
     ) -> Result<(), StorageError> {
         *freed = self.remove_parts(bytes).await?;
@@ -157,7 +167,7 @@ impl Keeper {
         for which in plan.images {
             let removed = self.evict(&survey, which, &mut needs, reason).await?;
             *freed += removed.bytes;
-            if reason == "watermark" {
+            if reason == "watermark" && waiting.is_empty() {
                 self.clock.sleep(PACE).await;
             }
         }

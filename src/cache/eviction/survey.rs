@@ -1,9 +1,10 @@
 //! What is cached, as images: which manifests and blobs each tag needs, and when it was last used. Changes nothing.
 //!
 //! Read from the index and the manifests' files. Where the index cannot be relied on there is no survey. While one lasts it
-//! holds some 120 bytes for each blob, and those of one repository's links; what manifests name stays for the next one, 12
-//! bytes for each name.
+//! holds for each blob its digest and 28 bytes, for each image its tags and 4 bytes for each blob, and one repository's
+//! links; what manifests name stays for the next one, 12 bytes for each name.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 
 use super::plan::{Image, Piece, Standing};
@@ -243,13 +244,16 @@ fn is_old(used: u64, now: u64) -> bool {
 }
 
 fn names<'n>(store: &Store, named: &'n mut Named, digest: &Digest) -> &'n [Print] {
-    let print = Print::of(digest);
-    if !named.contains_key(&print) {
-        // One that cannot be read now names nothing now; it is looked at again next time.
-        let Ok(Some(blob)) = store.blob(digest) else { return &[] };
-        let Some(manifest) = blob.read_all().ok().and_then(|bytes| Manifest::parse(&bytes).ok()) else { return &[] };
-        let below = manifest.blobs().chain(&manifest.manifests).map(|descriptor| Print::of(&descriptor.digest));
-        named.insert(print, below.collect());
+    match named.entry(Print::of(digest)) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(unknown) => {
+            // One that cannot be read now names nothing now; it is looked at again next time.
+            let Ok(Some(blob)) = store.blob(digest) else { return &[] };
+            let Some(manifest) = blob.read_all().ok().and_then(|bytes| Manifest::parse(&bytes).ok()) else {
+                return &[];
+            };
+            let below = manifest.blobs().chain(&manifest.manifests).map(|descriptor| Print::of(&descriptor.digest));
+            unknown.insert(below.collect())
+        }
     }
-    named.get(&print).map_or(&[], |below| below)
 }
