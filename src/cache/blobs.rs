@@ -253,8 +253,11 @@ impl Blobs {
             async move {
                 let answer = may_read(&upstream, &repository, &digest).await;
                 answer.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
-                if let Some(size) = size {
-                    task::blocking(move || store.add_link(&repository, &digest, Link::Blob { size })).await?;
+                let Some(size) = size else { return Ok(()) };
+                let link = Link::Blob { size };
+                // Without it, the next client's right is asked for again.
+                if let Err(error) = task::blocking(move || store.add_link(&repository, &digest, link)).await {
+                    tracing::error!(%digest, %error, "a blob is served without its link being kept");
                 }
                 Ok(())
             }

@@ -69,11 +69,13 @@ pub fn survey(store: &Store, named: &mut Named, judge: &impl Judge, now: u64) ->
         return Ok(None);
     }
     let mut survey = Survey::default();
+    // What is pushed meanwhile is looked at once more before anything goes.
+    let hosts_any = !index.hosted(None, 1).is_empty();
     let mut after = None;
     loop {
         let page = index.blobs(after.as_ref(), PAGE);
         for (digest, record) in &page {
-            let stays = judge.is_flying(digest) || !index.hosts_of(digest, 1).is_empty();
+            let stays = judge.is_flying(digest) || hosts_any && !index.hosts_of(digest, 1).is_empty();
             survey.pieces.push(Piece { bytes: footprint(record.size), stays });
             survey.digests.push(*digest);
             survey.used.push(record.last_used);
