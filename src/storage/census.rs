@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
@@ -30,10 +31,17 @@ pub fn count_parts(layout: &Layout, space: &Space) -> Result<(), StorageError> {
         let Some(digest) = name.strip_suffix(".part").and_then(layout::parse_file_name) else { continue };
         let length = length_of(&path);
         // One that cannot be cut is counted all the same.
-        let _ = File::options().write(true).open(&path).and_then(|part| part.set_len(length));
+        let _ = cut(&path, length);
         space.left(&digest, length);
     }
     Ok(())
+}
+
+/// Some file systems do nothing about a length that does not change.
+fn cut(path: &Path, length: u64) -> io::Result<()> {
+    let part = File::options().write(true).open(path)?;
+    part.set_len(length + 1)?;
+    part.set_len(length)
 }
 
 /// Begins to count the blobs.
@@ -81,4 +89,30 @@ fn count(layout: &Layout, counting: &Counting) -> Result<(), StorageError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::clock::Clock;
+    use crate::storage::Limits;
+
+    #[test]
+    fn what_is_half_way_in_takes_no_more_room_than_is_counted() {
+        let home = tempfile::tempdir().unwrap();
+        let layout = Layout::new(home.path().join("data"));
+        fs::create_dir_all(layout.ingest()).unwrap();
+        let part = layout.part(&Digest::sha256(b"half"));
+        fs::write(&part, "half").unwrap();
+        let file = File::options().write(true).open(&part).unwrap();
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, 1 << 20).unwrap();
+        let limits = Limits { max_size: 1 << 30, min_free: 0 };
+        let (space, _counting) = Space::new(limits, home.path().to_owned(), Clock::system());
+        count_parts(&layout, &space).unwrap();
+        let metadata = fs::metadata(&part).unwrap();
+        assert_eq!((metadata.len(), fs::read(&part).unwrap().as_slice()), (4, &b"half"[..]));
+        assert!(metadata.blocks() * 512 <= space.usage().parts, "{} blocks", metadata.blocks());
+    }
 }

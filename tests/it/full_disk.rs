@@ -120,6 +120,7 @@ async fn pulls_get_every_byte_while_the_disk_is_full_and_are_kept_again_when_it_
     for (n, free) in [0, 4096, 20_000, 200_000, 1_500_000].into_iter().enumerate() {
         let (name, image) = (format!("library/n{n}"), Image::oci(10 + n as u64, &[2_000_000, 30_000, 900]));
         hub.push(&name, "latest", &image);
+        pull(&larder, "library/kept", &kept).await;
         disk.stuff(free);
         pull(&larder, &name, &image).await;
         // Of one that no manifest announced nothing is set apart: it fails under way.

@@ -142,7 +142,7 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged_and_leave
     let (hub, data) = (Hub::plain().await, disk.at.join("data"));
     let config = format!(
         "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"push\"\n\
+         [cache]\nmin_free = \"0\"\n[registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"push\"\n\
          [[registry.repository]]\npattern = \"golden/**\"\npush = [\"*\"]\n\
          [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
         hub.registry_url()
