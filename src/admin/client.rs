@@ -4,15 +4,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
-use hyper::header::HOST;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use super::permission::MARK;
+use crate::secret::Secret;
 use crate::task;
 
 /// How long a server may take over an answer in all.
@@ -73,6 +75,9 @@ pub enum AdminError {
     /// Something answers, and it is no Larder, or an older one.
     #[error("{0} answered {1} to {2}: is that the [admin] address of a Larder of this version?")]
     Refused(AdminUrl, StatusCode, String),
+    /// It says why it does not do that.
+    #[error("{0} answered {1}: {2}")]
+    Denied(AdminUrl, StatusCode, String),
 }
 
 /// The page at `path`.
@@ -80,7 +85,9 @@ pub enum AdminError {
 /// # Errors
 /// There is none, or no answer.
 pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
-    match send(server, Method::GET, path).await? {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
+    match send(server, request, PATIENCE).await? {
         (StatusCode::OK, bytes) => Ok(bytes),
         (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
     }
@@ -89,30 +96,64 @@ pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
 /// Has something begin. True if it does, and false if it is under way already.
 ///
 /// # Errors
-/// The server does not do that, or gives no answer.
-pub async fn begin(server: &AdminUrl, path: &str) -> Result<bool, AdminError> {
-    match send(server, Method::POST, path).await? {
-        (StatusCode::ACCEPTED, _) => Ok(true),
-        (StatusCode::CONFLICT, _) => Ok(false),
-        (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
+/// As [`change`].
+pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
+    match change(server, token, (Method::POST, path), Bytes::new(), PATIENCE).await {
+        Ok(_) => Ok(true),
+        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
-async fn send(server: &AdminUrl, method: Method, path: &str) -> Result<(StatusCode, Bytes), AdminError> {
+/// Has the server change something: `body` is JSON, `token` the operator's. Waits no longer than `patience`.
+///
+/// # Errors
+/// It does not, and says why; or there is no answer.
+pub async fn change(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    (method, path): (Method, &str),
+    body: Bytes,
+    patience: Duration,
+) -> Result<Bytes, AdminError> {
     let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let answer = timeout(PATIENCE, ask(server, method, path)).await;
+    let mut request =
+        Request::builder().method(method).uri(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
+    if let Some(token) = token {
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
+            .map_err(|_| unreachable("the token cannot be sent in a header".into()))?;
+        value.set_sensitive(true);
+        request = request.header(AUTHORIZATION, value);
+    }
+    let request = request.body(Full::new(body)).map_err(|error| unreachable(error.to_string()))?;
+    match send(server, request, patience).await? {
+        (status, bytes) if status.is_success() => Ok(bytes),
+        (status, bytes) => {
+            let message = String::from_utf8_lossy(&bytes).trim().to_owned();
+            Err(AdminError::Denied(server.clone(), status, message))
+        }
+    }
+}
+
+async fn send(
+    server: &AdminUrl,
+    request: Request<Full<Bytes>>,
+    patience: Duration,
+) -> Result<(StatusCode, Bytes), AdminError> {
+    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
+    let answer = timeout(patience, ask(server, request)).await;
     answer.map_err(|_elapsed| unreachable("no answer in time".into()))?.map_err(unreachable)
 }
 
-async fn ask(server: &AdminUrl, method: Method, path: &str) -> Result<(StatusCode, Bytes), String> {
+async fn ask(server: &AdminUrl, mut request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
     let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
-    let connected = http1::handshake::<_, Empty<Bytes>>(TokioIo::new(socket)).await;
+    let connected = http1::handshake::<_, Full<Bytes>>(TokioIo::new(socket)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     let connection = task::spawn("admin", connection);
     let host = server.to_string();
-    let request =
-        Request::builder().method(method).uri(path).header(HOST, host.trim_start_matches("http://")).body(Empty::new());
-    let answer = sender.send_request(request.map_err(|error| error.to_string())?).await;
+    let host = HeaderValue::from_str(host.trim_start_matches("http://")).map_err(|error| error.to_string())?;
+    request.headers_mut().insert(HOST, host);
+    let answer = sender.send_request(request).await;
     let answer = answer.map_err(|error| error.to_string())?;
     let status = answer.status();
     let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;

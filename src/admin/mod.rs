@@ -2,12 +2,14 @@
 //!
 //! `/livez` says only that the process answers: it touches neither disk nor upstream, so that no outage of theirs gets
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
-//! that, because what is cached is served.
+//! that, because what is cached is served. What changes something passes `permission` first.
 
 pub mod client;
+mod permission;
 mod status;
 
 use std::fmt::Write;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +20,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 use serde::Serialize;
 
+pub use self::permission::Permission;
+use self::permission::Refusal;
 use self::status::{Budget, Status};
 use crate::cache::Cache;
 use crate::clock::Clock;
@@ -32,6 +36,7 @@ pub struct Admin {
 
 struct Inner {
     registry: Registry,
+    permission: Permission,
     drain: Drain,
     cache: Arc<Cache>,
     clock: Clock,
@@ -43,7 +48,7 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 impl Admin {
     /// Shows what is counted in `registry`, and what `cache` says of itself.
-    pub fn new(registry: Registry, drain: Drain, cache: Arc<Cache>, clock: Clock) -> Admin {
+    pub fn new(registry: Registry, permission: Permission, drain: Drain, cache: Arc<Cache>, clock: Clock) -> Admin {
         let build =
             metric::gauges(&registry, "larder_build_info", "Always 1; the label has the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -51,11 +56,14 @@ impl Admin {
         // Refused only if it stood there already, and then it is there.
         let _ = registry.register(Box::new(process));
         let began = clock.tick();
-        Admin { inner: Arc::new(Inner { registry, drain, cache, clock, began }) }
+        Admin { inner: Arc::new(Inner { registry, permission, drain, cache, clock, began }) }
     }
 
-    /// Answers one request.
-    pub async fn handle<B>(&self, request: Request<B>) -> Response<Full<Bytes>> {
+    /// Answers one request of `peer`.
+    pub async fn handle<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+        if let Err(refusal) = self.inner.permission.check(request.method(), request.headers(), peer) {
+            return refused(refusal);
+        }
         let read = request.method() == Method::GET || request.method() == Method::HEAD;
         match request.uri().path() {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
@@ -67,17 +75,14 @@ impl Admin {
             "/api/budget" if read => json(&Budget::of(&self.inner.cache)),
             "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
             "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/scrub" => {
-                answer(StatusCode::METHOD_NOT_ALLOWED, "this address is read-only\n")
+                answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
             }
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
     }
 
-    /// Begins to read and check everything at rest. No page of a browser has that done by passing by.
+    /// Begins to read and check everything at rest.
     fn scrub<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        if request.headers().contains_key(header::ORIGIN) {
-            return answer(StatusCode::FORBIDDEN, "not for pages of others\n");
-        }
         let repair = request.uri().query() == Some("repair=true");
         let scrubber = self.inner.cache.scrubber();
         let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
@@ -118,6 +123,14 @@ fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
+    response
+}
+
+fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
+    let mut response = answer(refusal.status(), format!("{refusal}\n"));
+    if refusal.status() == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
+    }
     response
 }
 

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 pub use self::error::Error;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
-use crate::admin::Admin;
+use crate::admin::{Admin, Permission};
 use crate::cache::{Cache, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -79,7 +79,8 @@ impl Server {
         let figures = http::Metrics::new(&registry);
         let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
-        let pages = Admin::new(registry, drain.clone(), cache, clock.clone());
+        let pages =
+            Admin::new(registry, Permission::new(config.admin.token.clone()), drain.clone(), cache, clock.clone());
         let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
         tracing::info!(
             mirror = %addresses.0,
@@ -112,9 +113,9 @@ impl Server {
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
         let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
-            move |request, _peer| {
+            move |request, peer: server::Peer| {
                 let pages = pages.clone();
-                async move { pages.handle(request).await }
+                async move { pages.handle(request, peer.address.ip()).await }
             },
             last.clone(),
         );

@@ -12,6 +12,7 @@ mod new_password;
 mod output;
 mod process_environment;
 mod replace_file;
+mod running_server;
 mod scrub;
 mod serve;
 mod setup;

@@ -1,18 +1,16 @@
 //! `larder scrub`: has everything at rest read and checked, by the running server or, where none runs, by itself.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::failure::Failure;
-use super::process_environment::variables;
+use super::running_server::{OperatorToken, RunningServer};
 use crate::admin::client::{self, AdminError, AdminUrl};
 use crate::app;
 use crate::cache::ScrubProgress;
-use crate::config::Config;
 
 /// How often a running server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(300);
@@ -33,34 +31,32 @@ pub(super) struct Scrub {
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
-    /// The admin address of the server.
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
-    admin: Option<AdminUrl>,
-    /// The configuration file of a server on this machine, running or not.
-    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: RunningServer,
+    #[command(flatten)]
+    token: OperatorToken,
 }
 
 impl Scrub {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let config = Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
         let bar = bar();
-        let done = runtime.block_on(self.scrub(&config, &bar))?;
+        let done = runtime.block_on(self.scrub(&bar))?;
         bar.finish_and_clear();
         runtime.shutdown_timeout(Duration::from_secs(1));
         self.report(&done)
     }
 
-    async fn scrub(&self, config: &Config, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
-        let server = self.admin.clone().unwrap_or_else(|| AdminUrl::listening(config.admin.listen.addr()));
+    async fn scrub(&self, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
+        let (server, token) = (self.server.url()?, self.server.token(&self.token)?);
         let path = if self.repair { "/api/scrub?repair=true" } else { "/api/scrub" };
-        match client::begin(&server, path).await {
+        match client::begin(&server, token.as_ref(), path).await {
             // One that is under way is as good, and is waited for.
             Ok(_begins) => follow(&server, bar).await,
             // Should one run all the same, its lock on the directory says so.
-            Err(AdminError::Unreachable(..)) if self.admin.is_none() => {
-                app::scrub(config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)
+            Err(AdminError::Unreachable(..)) if self.server.admin.is_none() => {
+                let config = self.server.configuration()?;
+                app::scrub(&config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)
             }
             Err(error) => Err(Failure::failed(error)),
         }

@@ -1,16 +1,14 @@
 //! `larder status`: how a running server is. Asks its admin address, and changes nothing.
 
 use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::process_environment::variables;
+use super::running_server::RunningServer;
 use super::status_text;
 use crate::admin::client::{self, AdminUrl};
-use crate::config::Config;
 
 /// Show how a running server is.
 ///
@@ -19,12 +17,8 @@ use crate::config::Config;
 #[derive(Debug, Args)]
 #[command(after_help = "Example: larder status --admin http://127.0.0.1:5080")]
 pub(super) struct Status {
-    /// The admin address of the server.
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
-    admin: Option<AdminUrl>,
-    /// The configuration file of a server on this machine.
-    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: RunningServer,
     /// Print what the server says as JSON.
     #[arg(long)]
     json: bool,
@@ -32,15 +26,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let server = match self.admin {
-            Some(server) => server,
-            None => {
-                let environment = variables()?;
-                let config =
-                    Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
-                AdminUrl::listening(config.admin.listen.addr())
-            }
-        };
+        let server = self.server.url()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::failed)?;
         let (status, budget) = runtime.block_on(async {
             let status = page(&server, "/api/status").await?;

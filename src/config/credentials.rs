@@ -1,4 +1,4 @@
-//! Passwords: from a file or the environment, never from the configuration itself. Never sends or shows one.
+//! Passwords and tokens: from a file or the environment, never from the configuration itself. Never sends or shows one.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -14,11 +14,18 @@ use crate::secret::Secret;
 /// Longest password file in bytes: whoever names a device or a layer by mistake hears of it.
 const LONGEST: u64 = 64 * 1024;
 
-/// Gives every upstream its password; that of the environment is for the default one, and goes before a file.
+/// Shortest token of the operator's address, in characters: it is all that keeps others out.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Gives the operator's address its token, and every upstream its password; that of the environment is for the default one, and goes before a file.
 ///
 /// # Errors
-/// A password cannot be read, or there is an account without one, or one without an account.
+/// A token or password cannot be read, or there is an account without one, or one without an account.
 pub(super) fn read(config: &mut Config, document: &Document, variable: Option<&Secret>) -> Result<(), ConfigError> {
+    if let Some(file) = &config.admin.token_file {
+        let refused = |reason| document.refused(&document.spot("admin.token_file"), reason);
+        config.admin.token = Some(read_file(file.as_path()).and_then(token).map_err(refused)?);
+    }
     for (index, upstream) in config.upstreams.iter_mut().enumerate() {
         let variable = variable.filter(|_| upstream.default);
         let file = upstream.password_file.as_ref().filter(|_| variable.is_none());
@@ -65,6 +72,21 @@ fn read_file(file: &Path) -> Result<Secret, String> {
     let read = File::open(file).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
     read.map_err(|error| format!("cannot be read: {error}"))?;
     password(&text)
+}
+
+/// Reads the token in the file at `path`, as [`Config::load`] does.
+///
+/// # Errors
+/// It cannot be read, or is no token; the message has no place in it.
+pub fn read_token(path: &Path) -> Result<Secret, String> {
+    read_file(path).and_then(token)
+}
+
+/// A token travels in a header.
+fn token(text: Secret) -> Result<Secret, String> {
+    let fits = text.expose().len() >= SHORTEST_TOKEN && text.expose().bytes().all(|byte| byte.is_ascii_graphic());
+    let advice = "letters, digits and signs without a space, at least 16 of them: `openssl rand -hex 32` makes one";
+    if fits { Ok(text) } else { Err(format!("must hold a token: {advice}")) }
 }
 
 /// The password in `text`, without the newline that editors put at the end.

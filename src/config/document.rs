@@ -68,6 +68,10 @@ impl Document {
             let reason = "a password does not belong in this file; use password_file, or LARDER_UPSTREAM_PASSWORD";
             return ConfigError::Refused { place, reason: reason.to_owned() };
         }
+        if spot.key() == "admin.token" {
+            let reason = "a token does not belong in this file; use token_file".to_owned();
+            return ConfigError::Refused { place, reason };
+        }
         ConfigError::UnknownKey { place, nearest: keys::nearest_key(&spot.key()) }
     }
 

@@ -33,6 +33,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("registry.repository.delete", Now),
     ("registry.repository.mirror", Now),
     ("admin.listen", Now),
+    ("admin.token_file", Now),
     ("cache.max_size", Now),
     ("cache.min_free", Now),
     ("cache.tag_ttl", Now),

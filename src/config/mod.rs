@@ -30,6 +30,7 @@ use environment::Environment;
 use spot::Spot;
 
 pub use choices::{Anonymous, OnDeleted, Proxy};
+pub use credentials::read_token;
 pub use error::ConfigError;
 pub use keys::{is_in_effect, keys};
 pub use quantities::{Bandwidth, Count, Every, Size, Timeout, Ttl, Verify};
@@ -83,7 +84,8 @@ impl Config {
                 .accounts()
                 .map(|(username, _)| format!("# upstream {}: {username}: password = \"***\"\n", upstream.name))
         });
-        let masked: String = accounts.collect();
+        let token = self.admin.token.iter().map(|_| "# admin: token = \"***\"\n".to_owned());
+        let masked: String = token.chain(accounts).collect();
         let text = toml::to_string(self).unwrap_or_else(|error| format!("# not to be written as TOML: {error}\n"));
         if masked.is_empty() { text } else { format!("{text}\n{masked}") }
     }

@@ -117,6 +117,12 @@ pub struct RepositoryRule {
 pub struct Admin {
     /// Where Prometheus and operators connect to.
     pub listen: Listen,
+    /// The file that the token was read from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<FilePath>,
+    /// What a request that changes something must show; none: it must come from this machine.
+    #[serde(skip)]
+    pub token: Option<Secret>,
 }
 
 /// `[cache]`.
@@ -263,7 +269,7 @@ impl Default for Registry {
 
 impl Default for Admin {
     fn default() -> Admin {
-        Admin { listen: Listen::loopback(5080) }
+        Admin { listen: Listen::loopback(5080), token_file: None, token: None }
     }
 }
 

@@ -30,6 +30,7 @@ mirror = true
 
 [admin]
 listen = "127.0.0.1:5080"
+token_file = "TOKEN_FILE"
 
 [cache]
 max_size = "50GiB"
@@ -88,7 +89,8 @@ impl Files {
     }
 
     fn contract(&self) -> String {
-        CONTRACT.replace("PASSWORD_FILE", &self.write("password", "hunter2\n"))
+        let token = self.write("token", "hunter2-0123456789\n");
+        CONTRACT.replace("PASSWORD_FILE", &self.write("password", "hunter2\n")).replace("TOKEN_FILE", &token)
     }
 }
 
@@ -120,7 +122,9 @@ fn the_whole_contract_is_accepted_and_written_out_the_same() {
     let accounts: Vec<_> = config.upstreams[0].accounts().map(|(name, word)| (name.as_str(), word.expose())).collect();
     assert_eq!(accounts, [("me", "hunter2"), ("we", "hunter2")]);
     let written = config.to_toml_masked();
+    assert_eq!(config.admin.token.as_ref().unwrap().expose(), "hunter2-0123456789");
     assert!(!written.contains("hunter2") && written.contains("password = \"***\""), "{written}");
+    assert!(written.contains("# admin: token = \"***\"\n"), "{written}");
     assert!(!format!("{config:?}").contains("hunter2"));
     assert_eq!(files.load(&written, &[]).unwrap(), config);
     let defaults = Config::default();
@@ -317,6 +321,8 @@ fn no_refusal_shows_a_secret() {
     let files = Files::new();
     let two_lines = files.write("two-lines", "hunter2\nhunter2\n");
     let empty = files.write("empty", "\n");
+    let short = files.write("short", "hunter2\n");
+    let spaced = files.write("spaced", "hunter2 hunter2 hunter2\n");
     for text in [
         "[[upstream]]\npassword = \"hunter2\"".to_owned(),
         "[[upstream]]\npassword = hunter2".to_owned(),
@@ -328,6 +334,11 @@ fn no_refusal_shows_a_secret() {
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{two_lines}\""),
         format!("[[upstream]]\ncredentials = [{{ username = \"me\", password_file = \"{two_lines}\" }}]"),
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{empty}\""),
+        format!("[admin]\ntoken_file = \"{short}\""),
+        format!("[admin]\ntoken_file = \"{spaced}\""),
+        format!("[admin]\ntoken_file = \"{two_lines}\""),
+        format!("[admin]\ntoken_file = \"{short}.absent\""),
+        "[admin]\ntoken = \"hunter2-0123456789\"".to_owned(),
         format!("[[upstream]]\nusername = \"me\"\npassword_file = \"{empty}.absent\""),
     ] {
         let error = files.load(&text, &[]).expect_err(&text);

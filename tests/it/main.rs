@@ -30,6 +30,7 @@ mod malformed;
 mod model;
 mod operator;
 mod outage;
+mod permission;
 mod power_cut;
 mod private;
 mod process;

@@ -80,7 +80,8 @@ async fn alive_and_ready_do_not_depend_on_upstream() {
     assert!(ready.text().starts_with("ready\n"), "{}", ready.text());
     assert_eq!(head(larder.admin(), "/livez").await.status, 200);
     assert_eq!(get(larder.admin(), "/v2/").await.status, 404, "no client is served here");
-    assert_eq!(Call::new("POST", "/metrics").send(larder.admin()).await.status, 405);
+    let post = Call::new("POST", "/metrics").header("X-Larder-Request", "1");
+    assert_eq!(post.send(larder.admin()).await.status, 405);
     assert_eq!(get(larder.mirror(), "/metrics").await.status, 404, "and no operator there");
 }
 

@@ -98,6 +98,16 @@ impl Larder {
         self.start().await;
     }
 
+    /// The same with a token for who changes things. Gives its file.
+    pub async fn restart_with_token(&mut self, token: &str) -> PathBuf {
+        self.stop().await;
+        let file = self.home.path().join("admin-token");
+        std::fs::write(&file, format!("{token}\n")).unwrap();
+        self.config = self.config.replace("[admin]\n", &format!("[admin]\ntoken_file = {file:?}\n"));
+        self.start().await;
+        file
+    }
+
     /// Stops in good order.
     pub async fn stop(&mut self) {
         let server = self.server.take().unwrap();
