@@ -208,7 +208,7 @@ impl World {
 #[test]
 fn whatever_happens_the_limit_holds_and_nothing_that_must_stay_goes() {
     let cases = std::env::var("LARDER_MODEL_CASES").map_or(4, |cases| cases.parse().unwrap());
-    let config = Config { cases, max_shrink_iters: 60, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, max_shrink_iters: 12, failure_persistence: None, ..Config::default() };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut runner = TestRunner::new(config);
     let history = prop::collection::vec(step(), 40..80);
