@@ -2,7 +2,7 @@
 
 use prometheus::Registry;
 
-use super::store_settings;
+use super::wiring::store_settings;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::storage::{OpenError, Store};

@@ -187,7 +187,8 @@ impl Restore<'_> {
     }
 
     fn copy(&mut self, digest: &Digest) -> Result<Result<u64, String>, BackupError> {
-        let mut ingest = self.store.ingest(digest)?;
+        let announced = self.layout.size(digest)?.unwrap_or_default();
+        let (hosted, mut ingest) = (self.store.hosted(), self.store.hosted().ingest(digest, announced)?);
         let read = self.layout.check(digest, |piece| ingest.append(piece).map_err(BackupError::from));
         let size = ingest.passed();
         match read {
@@ -201,7 +202,7 @@ impl Restore<'_> {
                 return Err(error);
             }
         }
-        self.store.commit(digest, ingest)?;
+        hosted.commit(digest, ingest)?;
         self.report.copied_blobs += 1;
         self.report.copied_bytes += size;
         Ok(Ok(size))

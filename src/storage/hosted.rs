@@ -12,8 +12,11 @@ use super::durable;
 use super::error::StorageError;
 use super::examination::{self, Verdict};
 use super::garbage::{self, Collected};
-use super::hosted_files::{add_blob_link, link, open, read_tag, repositories, set_link};
-use super::index::{Change, State};
+use super::hosted_files::{
+    add_blob_link, holders, index_is_up_to_date, link, open, read_tag, release, repositories, set_link,
+};
+use super::index::Change;
+use super::ingest::Ingest;
 use super::layout::{self, RepositoryDirectory};
 use super::link::Link;
 use super::record::TagRecord;
@@ -22,8 +25,6 @@ use super::turns::Turn;
 use super::vault::Vault;
 use crate::oci::{Digest, MediaType, RepoName, Tag};
 
-/// How long a listing waits for the index to have caught up before it reads the files instead.
-const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// All hosted repositories. Clones share them. Every method blocks on the disk.
 #[derive(Clone)]
@@ -118,7 +119,7 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn repositories(&self, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>, StorageError> {
-        if self.index_is_up_to_date() {
+        if index_is_up_to_date(&self.vault) {
             return Ok(self.vault.index.hosted(after, limit));
         }
         let mut names = Vec::new();
@@ -137,29 +138,15 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<RepoName>, StorageError> {
-        if self.index_is_up_to_date() {
-            return Ok(self.vault.index.hosts_of(digest, limit));
-        }
-        let mut holders = Vec::new();
-        for (name, _) in repositories(&self.vault.layout.hosted())? {
-            if matches!(self.link(&name, digest), Ok(Some(_))) {
-                holders.push(name);
-            }
-        }
-        holders.sort_unstable();
-        holders.truncate(limit);
-        Ok(holders)
-    }
-
-    fn index_is_up_to_date(&self) -> bool {
-        self.vault.index.settle(CATCH_UP) && matches!(self.vault.index.state(), State::Ready)
+        holders(&self.vault, digest, limit)
     }
 
     /// Takes small content in one go. No repository holds it yet.
     ///
     /// # Errors
-    /// It hashes to something else, or the disk fails.
+    /// It hashes to something else, or the disk fails or has less than must stay free.
     pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
+        self.vault.space.spare(content.len() as u64)?;
         self.vault.put(digest, content)
     }
 
@@ -175,6 +162,23 @@ impl Hosted {
             Ok(None) | Err(StorageError::Lost { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// Begins to take content of some `length` for a repository that will hold it. Nobody can read it before that.
+    ///
+    /// # Errors
+    /// The disk fails, or has no room.
+    pub fn ingest(&self, digest: &Digest, length: u64) -> Result<Ingest, StorageError> {
+        self.vault.space.spare(length)?;
+        Ingest::unnamed(&self.vault.layout.ingest(), self.vault.layout.blob(digest), *digest)
+    }
+
+    /// Ends it: the content is here, right and durable.
+    ///
+    /// # Errors
+    /// It hashes to something else, the disk fails, or the server is stopping.
+    pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
+        self.vault.commit(digest, ingest)
     }
 
     /// Begins a change to a repository's manifests and tags. Others wait until it is dropped.
@@ -321,6 +325,7 @@ impl Edit<'_> {
     pub fn remove_link(&self, digest: &Digest) -> Result<bool, StorageError> {
         let was = durable::remove(&self.directory.link(digest))?;
         self.vault.index.record(Change::Unlinked { repository: self.name.clone().into(), digest: *digest });
+        release(self.vault, digest);
         Ok(was)
     }
 

@@ -175,8 +175,9 @@ impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// The disk fails; what came before is still there.
+    /// The disk fails or has less than must stay free; what came before is still there.
     pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), StorageError> {
+        self.vault.space.spare(pieces.iter().map(|piece| piece.len() as u64).sum())?;
         for piece in pieces {
             self.file.write_all_at(piece, self.received).map_err(StorageError::io("writing", &self.path))?;
             if self.hashed == self.received {
