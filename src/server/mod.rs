@@ -9,6 +9,7 @@ mod canned;
 mod complaint;
 mod connection;
 mod drain;
+mod expiry;
 mod file_sink;
 mod limits;
 mod listener;

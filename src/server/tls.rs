@@ -19,6 +19,7 @@ use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 
+use super::expiry::end_of;
 use crate::task;
 
 /// Where a certificate and its key are, both in PEM.
@@ -140,7 +141,8 @@ impl Served {
 /// All that a handshake uses, and when its certificate ends. Tickets end with it: who resumes shows no certificate, and the CA may be another one now.
 fn read_config(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
     let pair = read_pair(files)?;
-    let ends = pair.end_entity_cert().map_or(0, |own| end_of(own));
+    // Where that cannot be read it alerts as one that has ended.
+    let ends = pair.end_entity_cert().ok().and_then(|own| end_of(own)).unwrap_or_default();
     let pair = SingleCertAndKey::from(pair);
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])?
@@ -152,11 +154,6 @@ fn read_config(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
     // Docker's classic store opens a connection per request: a ticket saves it most of the handshake.
     config.ticketer = Ticketer::new()?;
     Ok((config, ends))
-}
-
-/// When a certificate ends, in seconds since 1970; 0 if that cannot be read, which alerts as one that has ended.
-fn end_of(certificate: &CertificateDer<'_>) -> i64 {
-    x509_parser::parse_x509_certificate(certificate).map_or(0, |(_, parsed)| parsed.validity().not_after.timestamp())
 }
 
 fn read_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

@@ -149,7 +149,7 @@ fn the_reference_has_every_key_with_its_default_its_variable_and_whether_it_work
         let variable = larder::config::variable(&key).filter(|_| !is_list);
         assert_eq!(row.variable, variable, "{key}");
         if let (Some(variable), Some(value)) = (variable, defaults.get(&key)) {
-            let answer = check(text, &[(&variable, value.trim_matches('"'))]);
+            let answer = check(text, &[(variable.as_str(), value.trim_matches('"'))]);
             assert_eq!(answer.code, 0, "{variable}: {}", answer.err);
         }
         assert_eq!(row.says_later, !larder::config::is_in_effect(&key), "{key}: Not yet");

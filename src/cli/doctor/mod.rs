@@ -39,7 +39,7 @@ use finding::{Finding, Mark};
 ///
 /// Exits with 0 if it is proven, and with 1 if anything is in the way.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: sudo larder doctor --mirror http://mirror.lan:5000")]
+#[command(after_help = "Example: larder doctor --mirror http://mirror.lan:5000")]
 pub(super) struct Doctor {
     /// Where the mirror is; without it, where an engine's configuration says.
     #[arg(long, value_name = "URL", value_parser = text_of::<BaseUrl>)]

@@ -149,7 +149,7 @@ fn docker_that_does_not_trust_the_authority_is_found_in_either_image_store() {
         if has_ca {
             home.write(&own, &ca);
         }
-        let docker = docker::Docker::on_machine(home, &[("NO_PROXY", &exempt)]);
+        let docker = docker::Docker::on_machine(home, &[("NO_PROXY", exempt.as_str())]);
         let found = diagnosed(&docker, &[]);
         assert!(found.text().contains(&format!("{store} image store")), "{}", found.text());
         // Below the mirror's own name the classic store looks, and the other one does not.
@@ -164,7 +164,7 @@ fn docker_that_does_not_trust_the_authority_is_found_in_either_image_store() {
     larder.set_up("docker", home.path());
     let text = json!({ "registry-mirrors": [larder.url()], "features": { "containerd-snapshotter": true } });
     home.write("etc/docker/daemon.json", &text.to_string());
-    let docker = docker::Docker::on_machine(home, &[("NO_PROXY", &exempt)]);
+    let docker = docker::Docker::on_machine(home, &[("NO_PROXY", exempt.as_str())]);
     diagnosed(&docker, &[]).is_good();
 }
 
@@ -177,7 +177,7 @@ fn a_proxy_between_docker_and_the_mirror_is_found() {
     let scratch = Scratch::new("proxy");
     let (_proxy, port) = proxy::tinyproxy(scratch.path(), "tinyproxy");
     let http_proxy = format!("http://127.0.0.1:{port}");
-    let docker = with_daemon_json(&mirrors(&larder.url()), &[("HTTP_PROXY", &http_proxy)]);
+    let docker = with_daemon_json(&mirrors(&larder.url()), &[("HTTP_PROXY", http_proxy.as_str())]);
     let exempt = larder.mirror().ip().to_string();
     diagnosed(&docker, &[]).names(&["through the proxy", &http_proxy, &format!("add {exempt} to NO_PROXY")]);
     drop(docker);
