@@ -55,6 +55,17 @@ impl Docker {
         Self { daemon: start(&home, false), over_etc: false, home }
     }
 
+    /// One on a machine whose `/etc` is that of `home`, with these variables.
+    pub(super) fn on_machine(home: Scratch, variables: &[(&str, &str)]) -> Self {
+        let daemon = start_with(&home, true, variables);
+        Self { daemon, over_etc: true, home }
+    }
+
+    /// Its machine.
+    pub(super) fn home(&self) -> &Scratch {
+        &self.home
+    }
+
     pub(super) fn docker(&self, arguments: &[&str]) -> String {
         run(docker(&self.home).args(arguments))
     }
@@ -110,6 +121,10 @@ impl Pusher for Docker {
 }
 
 fn start(home: &Scratch, over_etc: bool) -> Process {
+    start_with(home, over_etc, &[])
+}
+
+fn start_with(home: &Scratch, over_etc: bool, variables: &[(&str, &str)]) -> Process {
     let mut command = if over_etc {
         DOCKERD.command_over_etc(home.path(), &home.join("etc"))
     } else {
@@ -120,6 +135,7 @@ fn start(home: &Scratch, over_etc: bool) -> Process {
     command.arg("--data-root").arg(home.join("root")).arg("--exec-root").arg(home.join("exec"));
     command.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(socket(home));
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+    command.envs(variables.iter().copied());
     let mut daemon = Process::spawn(DOCKERD.name, &mut command, home.join("log"));
     daemon.wait_until_ready(|daemon| daemon.log().contains("API listen on").then_some(()));
     daemon
@@ -131,6 +147,6 @@ fn docker(home: &Scratch) -> Command {
     command
 }
 
-fn socket(home: &Scratch) -> String {
+pub(super) fn socket(home: &Scratch) -> String {
     format!("unix://{}", home.join("sock").display())
 }

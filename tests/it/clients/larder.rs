@@ -35,6 +35,11 @@ impl Larder {
         Self::start(&upstream.url(), BRIEFLY, false, Own::None)
     }
 
+    /// One whose upstream is gone, at an address of the test's choosing.
+    pub(super) fn alone_at(mirror: SocketAddr, tls: bool) -> Self {
+        Self::start_at(mirror, "http://127.0.0.1:1", BRIEFLY, tls, Own::None)
+    }
+
     /// The same, with a certificate that nobody trusts before being told to.
     pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
         Self::start(&upstream.url(), BRIEFLY, true, Own::None)
@@ -56,8 +61,12 @@ impl Larder {
     }
 
     fn start(upstream: &str, cache: &str, tls: bool, registry: Own<'_>) -> Self {
+        Self::start_at(private_address(), upstream, cache, tls, registry)
+    }
+
+    fn start_at(mirror: SocketAddr, upstream: &str, cache: &str, tls: bool, registry: Own<'_>) -> Self {
         let home = Scratch::new("mirror");
-        let (mirror, admin) = (private_address(), private_address());
+        let admin = private_address();
         let (address, rules, certified) = match registry {
             Own::None => (private_address(), None, None),
             Own::Plain(rules) => (private_address(), Some(rules.to_owned()), None),
@@ -109,6 +118,16 @@ impl Larder {
         self.registry
     }
 
+    /// What clients call it.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.is_tls() { "https" } else { "http" }, self.mirror)
+    }
+
+    /// The authority's certificate.
+    pub(super) fn ca(&self) -> &Path {
+        self.ca.as_deref().unwrap()
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         self.ca.is_some()
     }
@@ -141,9 +160,8 @@ impl Larder {
     }
 
     fn set_up_with(&self, client: &str, root: &Path, ca: Option<&Path>) {
-        let scheme = if self.is_tls() { "https" } else { "http" };
         let mut command = command(env!("CARGO_BIN_EXE_larder"), self.home.path());
-        command.args(["setup", client, "--mirror", &format!("{scheme}://{}", self.mirror)]);
+        command.args(["setup", client, "--mirror", &self.url()]);
         command.args(["--registry", "docker.io", "--registry", "ghcr.io", "--write", "--root"]).arg(root);
         if let Some(ca) = ca {
             command.arg("--ca").arg(ca);
