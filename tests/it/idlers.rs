@@ -3,7 +3,7 @@
 
 use futures_util::future::join_all;
 
-use super::support::client::{Call, Connection};
+use super::support::client::Connection;
 use super::support::hub::Hub;
 use super::support::image::Image;
 use super::support::larder::Larder;
