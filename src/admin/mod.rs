@@ -105,6 +105,16 @@ impl Admin {
         }
     }
 
+    /// Begins to read and check everything at rest.
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
+        let repair = request.uri().query() == Some("repair=true");
+        let scrubber = self.inner.served.cache.scrubber();
+        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        let mut response = json(&scrubber.progress());
+        *response.status_mut() = status;
+        response
+    }
+
     async fn garbage(
         &self,
         work: impl FnOnce(&storage::Hosted) -> Result<Report, StorageError> + Send + 'static,
@@ -133,16 +143,6 @@ impl Admin {
         let local = Local::new(self.inner.served.cache.store());
         let below = request.uri().path().trim_start_matches(backup::PREFIX);
         backup::give(&local, below, request.uri().query()).await
-    }
-
-    /// Begins to read and check everything at rest.
-    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
-        let repair = request.uri().query() == Some("repair=true");
-        let scrubber = self.inner.served.cache.scrubber();
-        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
-        let mut response = json(&scrubber.progress());
-        *response.status_mut() = status;
-        response
     }
 
     fn ready(&self) -> Response<Body> {

@@ -4,7 +4,7 @@
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
 use std::path::PathBuf;
-use std::sync::{Arc, MutexGuard, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -18,6 +18,7 @@ use super::layout::{self, RepositoryDirectory};
 use super::link::Link;
 use super::record::TagRecord;
 use super::suspects::{Garbage, Suspect};
+use super::turns::Turn;
 use super::vault::Vault;
 use crate::oci::{Digest, MediaType, RepoName, Tag};
 
@@ -33,6 +34,12 @@ pub struct Hosted {
 impl Hosted {
     pub(super) fn new(vault: Arc<Vault>) -> Hosted {
         Hosted { vault }
+    }
+
+    /// A number that stays the same for as long as the repository's manifests and tags do; none while they are being
+    /// changed. Touches no disk.
+    pub fn unchanged(&self, name: &RepoName) -> Option<u64> {
+        self.vault.turns.unchanged(name)
     }
 
     /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
@@ -233,7 +240,7 @@ pub struct Edit<'a> {
     vault: &'a Vault,
     name: &'a RepoName,
     directory: RepositoryDirectory,
-    _turn: MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
     _open: RwLockReadGuard<'a, bool>,
 }
 

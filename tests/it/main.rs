@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod accounts_in_the_log;
 mod architecture;
 mod backup;
 mod bandwidth;
@@ -16,7 +17,9 @@ mod conformance;
 mod contract;
 mod copy;
 mod deploy;
+mod doctor;
 mod documents;
+mod full_registry;
 mod garbage;
 mod gc_command;
 mod gone;
@@ -24,8 +27,10 @@ mod grafana;
 mod herd;
 mod hot_path;
 mod hub_itself;
+mod idlers;
 mod large_store;
 mod live_backup;
+mod logs;
 mod lying_upstream;
 mod malformed;
 mod operator;
@@ -38,11 +43,13 @@ mod pull;
 mod pushed;
 mod recovery;
 mod resume;
+mod rights;
 mod rot;
 mod setup;
 mod several_upstreams;
 mod stale;
 mod status;
+mod storm;
 mod support;
 mod systemd;
 mod upgrade;
