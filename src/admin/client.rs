@@ -166,18 +166,6 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
     }
 }
 
-/// Has something begin. True if it does, and false if it is under way already.
-///
-/// # Errors
-/// The server does not do that, and says why; or there is no answer.
-pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
-    match send(server, order(server, token, path, Bytes::new())?, PATIENCE).await? {
-        (StatusCode::ACCEPTED, _) => Ok(true),
-        (StatusCode::CONFLICT, _) => Ok(false),
-        (status, bytes) => Err(denied(server, status, &bytes)),
-    }
-}
-
 fn order(
     server: &AdminUrl,
     token: Option<&Secret>,
