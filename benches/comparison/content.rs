@@ -42,8 +42,8 @@ pub struct Content {
     pub ten: Image,
     /// One layer of 1 MiB, one of 256 MiB.
     pub hot: Image,
-    /// Ten layers that Docker can unpack.
-    pub docker: Image,
+    /// Ten layers that Docker can unpack, of all sizes; and ten of which one is half of the image.
+    pub docker: [Image; 2],
 }
 
 impl Blob {
@@ -83,7 +83,10 @@ pub fn make(upstream: SocketAddr, root: &Path, divisor: usize) -> Outcome<Conten
         herd: maker.image("herd", &[64 * MIB / divisor], false)?,
         ten: maker.image("ten", &[48, 32, 32, 24, 16, 16, 8, 8, 4, 2].map(|size| size * MIB / divisor), false)?,
         hot: maker.image("hot", &[MIB, 256 * MIB], true)?,
-        docker: maker.tars("docker", &[40, 32, 24, 24, 16, 16, 16, 12, 12, 8].map(|size| size * MIB / divisor))?,
+        docker: [
+            maker.tars("docker-even", &[40, 32, 24, 24, 16, 16, 16, 12, 12, 8].map(|size| size * MIB / divisor))?,
+            maker.tars("docker-one-large", &[24, 16, 100, 16, 12, 12, 8, 6, 4, 2].map(|size| size * MIB / divisor))?,
+        ],
     })
 }
 
@@ -119,7 +122,8 @@ impl Maker<'_> {
             header.set_size(size as u64);
             header.set_mode(0o644);
             header.set_mtime(1);
-            let content = noise(0xd0c4_e200 + n as u64, size);
+            let seed = tag.bytes().fold(0xd0c4_e200 + n as u64, |seed, byte| seed * 131 % (1 << 48) + u64::from(byte));
+            let content = noise(seed, size);
             archive.append_data(&mut header, format!("layer{n}"), &content[..])?;
             layer_blobs.push(self.blob(&archive.into_inner()?, false)?);
         }

@@ -134,7 +134,7 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
     let request = order(server, token, path, body)?;
     let silent = |_elapsed| unreachable(server, "nothing was heard of the work any more");
     // Until the first step it says nothing, but for what is wrong.
-    let began = timeout(FIRST_STEP, begin(server, request)).await.map_err(silent)?;
+    let began = timeout(FIRST_STEP, ask(server, request)).await.map_err(silent)?;
     let (answer, connection) = began.map_err(|error| unreachable(server, error))?;
     let status = answer.status();
     let (mut body, mut rest, mut last) = (answer.into_body(), Vec::new(), None);
@@ -158,6 +158,18 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
         (Some(done), _) => Ok(done.clone()),
         (None, Some(error)) => Err(AdminError::Failed(error.to_owned())),
         (None, None) => Err(unreachable(server, "the connection broke")),
+    }
+}
+
+/// Has something begin. True if it does, and false if it is under way already.
+///
+/// # Errors
+/// The server does not do that, and says why; or there is no answer.
+pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
+    match send(server, order(server, token, path, Bytes::new())?, PATIENCE).await? {
+        (StatusCode::ACCEPTED, _) => Ok(true),
+        (StatusCode::CONFLICT, _) => Ok(false),
+        (status, bytes) => Err(denied(server, status, &bytes)),
     }
 }
 
@@ -195,7 +207,7 @@ async fn send(
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), AdminError> {
     let ask = async {
-        let (answer, connection) = begin(server, request).await?;
+        let (answer, connection) = ask(server, request).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
         connection.abort();
@@ -205,7 +217,7 @@ async fn send(
     answer.map_err(|reason| unreachable(server, reason))
 }
 
-async fn begin(
+async fn ask(
     server: &AdminUrl,
     mut request: Request<Full<Bytes>>,
 ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), String> {

@@ -84,13 +84,15 @@ impl Admin {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
             "/readyz" if read => self.ready(),
             "/metrics" if read => self.metrics(),
+            "/api/scrub" if read => json(&cache.scrubber().progress()),
+            "/api/scrub" if post => self.scrub(&request),
             "/api/status" if read => json(&self.status()),
             "/api/budget" if read => json(&Budget::of(cache)),
             "/api/gc" if read => self.garbage(Report::look).await,
             "/api/gc" if post => self.garbage(Report::collect).await,
             "/api/copy" if post => self.copy(request, peer).await,
             "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
-            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" => {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" | "/api/scrub" => {
                 answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
             }
             "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
@@ -122,6 +124,16 @@ impl Admin {
         told::steps("copy", work, CopyError::status).await
     }
 
+    /// Begins to read and check everything at rest.
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
+        let repair = request.uri().query() == Some("repair=true");
+        let scrubber = self.inner.served.cache.scrubber();
+        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        let mut response = json(&scrubber.progress());
+        *response.status_mut() = status;
+        response
+    }
+
     fn ready(&self) -> Response<Body> {
         if self.inner.drain.has_begun() {
             return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
@@ -148,7 +160,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget and /api/gc";
+const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget, /api/gc and /api/scrub";
 
 /// What a request asks for, or what is wrong with that.
 async fn read_json<B, T>(request: Request<B>) -> Result<T, String>

@@ -2,7 +2,9 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod intake;
 mod stopped;
+mod systemd;
 
 use std::fs;
 use std::io;
@@ -18,10 +20,11 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+pub use self::intake::{Intake, IntakeError};
 pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
 use crate::admin::{Admin, Permission, Served};
-use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin};
+use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
@@ -113,7 +116,7 @@ pub struct Server {
     pub hosted: Option<Hosted>,
     drain: Drain,
     clients: Vec<JoinHandle<usize>>,
-    tidying: Option<JoinHandle<()>>,
+    tidying: Vec<JoinHandle<()>>,
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
@@ -141,6 +144,7 @@ impl Server {
 
         let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
         let cache = Arc::new(cache);
+        let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
@@ -180,7 +184,8 @@ impl Server {
             clients.push(task::spawn("registry", registry));
         }
         let hosted = ours.map(|ours| ours.hosted);
-        let tidying = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
+        let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
                 let pages = pages.clone();
@@ -204,8 +209,9 @@ impl Server {
         for clients in self.clients {
             let _ = clients.await;
         }
-        if let Some(tidying) = self.tidying {
+        for tidying in self.tidying {
             tidying.abort();
+            let _ = tidying.await;
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
@@ -225,8 +231,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
         task::spawn("systemd", async {
-            tell_systemd(NotifyState::Ready).await;
-            feed_watchdog().await;
+            systemd::tell(NotifyState::Ready).await;
+            systemd::feed_watchdog().await;
         });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
@@ -237,7 +243,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
                 // Past a second systemd is not waited for: clients are.
-                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), systemd::tell(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -250,24 +256,26 @@ pub fn run(config: Config) -> Result<(), Error> {
     done
 }
 
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
-/// listen, so nothing that clients wait for may stand behind it.
-async fn tell_systemd(state: NotifyState<'static>) {
-    task::blocking(move || {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
-            tracing::warn!(%error, ?state, "systemd cannot be told");
+/// Reads and checks everything at rest in a data directory that no server uses, and tells `each` how far it is. What is
+/// damaged is set aside, and with `repair` fetched anew.
+///
+/// # Errors
+/// As [`Server::start`].
+pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress)) -> Result<ScrubProgress, Error> {
+    let (registry, clock) = (Registry::new(), Clock::system());
+    let origins = origins(config, upstreams(config, &clock, &registry)?)?;
+    let store = open_store(config, &clock, &registry).await?;
+    let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
+    let scrubber = cache.scrubber();
+    let mut round = std::pin::pin!(scrubber.once(repair));
+    let done = loop {
+        tokio::select! {
+            done = &mut round => break done,
+            () = clock.sleep(Duration::from_millis(200)) => each(&scrubber.progress()),
         }
-    })
-    .await;
-}
-
-/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-async fn feed_watchdog() {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        tell_systemd(NotifyState::Watchdog).await;
-        tokio::time::sleep(limit / 2).await;
-    }
+    };
+    task::blocking(move || store.close()).await;
+    Ok(done)
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
@@ -297,7 +305,8 @@ fn show_cap(config: &Config, registry: &Registry) {
 }
 
 fn store_settings(config: &Config) -> storage::Settings {
-    storage::Settings { data_dir: config.data_dir.as_path().to_owned(), index_cache: INDEX_CACHE }
+    let (data_dir, verify) = (config.data_dir.as_path().to_owned(), config.cache.verify.get());
+    storage::Settings { data_dir, index_cache: INDEX_CACHE, verify }
 }
 
 async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
@@ -352,6 +361,7 @@ fn cache_settings(config: &Config) -> cache::Settings {
         },
         first_byte_timeout: slowest.max().unwrap_or_default(),
         complete_indexes: config.cache.complete_indexes,
+        scrub: Pace { every: config.cache.scrub.get(), rate: config.cache.scrub_rate.per_second() },
     }
 }
 

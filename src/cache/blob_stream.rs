@@ -4,6 +4,10 @@
 //! an error. A range that ends before the last bytes of a blob still on its way is passed on unverified, because only the
 //! whole can be verified: whoever asks for ranges of it (lazy pulling) has an index of its own to verify by.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use thiserror::Error;
 
@@ -12,12 +16,20 @@ use super::flight::{Progress, Seat};
 use super::metrics::Held;
 use super::outcome::Outcome;
 use crate::oci::ByteRange;
-use crate::storage::{BlobFile, Extent};
+use crate::storage::{BlobFile, Extent, is_lost};
 use crate::task;
 use crate::upstream::{BlobBody, UpstreamError};
 
 /// Bytes read at a time.
 const CHUNK: usize = 256 << 10;
+/// How often one reader has a blob fetched anew that is damaged: a disk that damages all it is given ends it.
+const MAX_HEALED: u32 = 2;
+
+/// Makes a blob whole again whose file is found to be damaged.
+pub(super) trait Heal: Send + Sync {
+    /// The same blob, from a file that is right, or while it is fetched.
+    fn heal(&self) -> Pin<Box<dyn Future<Output = Result<Blob, CacheError>> + Send + '_>>;
+}
 
 /// A blob that can be read.
 pub struct Blob {
@@ -26,6 +38,7 @@ pub struct Blob {
     /// Where it comes from.
     pub outcome: Outcome,
     pub(super) source: Source,
+    pub(super) healer: Arc<dyn Heal>,
 }
 
 pub(super) enum Source {
@@ -58,15 +71,15 @@ pub struct BlobReader {
     source: Source,
     at: u64,
     end: Option<u64>,
+    healer: Arc<dyn Heal>,
+    healed: u32,
 }
 
 impl Blob {
     /// Begins to read: all of it, or a range that lies inside it.
     pub fn read(self, range: Option<ByteRange>) -> BlobReader {
-        match range {
-            Some(range) => BlobReader { source: self.source, at: range.start, end: Some(range.end) },
-            None => BlobReader { source: self.source, at: 0, end: self.size },
-        }
+        let (at, end) = range.map_or((0, self.size), |range| (range.start, Some(range.end)));
+        BlobReader { source: self.source, at, end, healer: self.healer, healed: 0 }
     }
 
     /// How much of it can be read now, if it is still on its way.
@@ -117,22 +130,39 @@ impl BlobReader {
         if let Source::Passing(body) = &mut self.source {
             return body.next().await.map_err(BrokenStream::Upstream);
         }
-        let Some(extent) = self.next_place(CHUNK).await? else { return Ok(None) };
-        Ok(Some(task::blocking(move || extent.read()).await?))
+        loop {
+            let Some(extent) = self.next_place(CHUNK).await? else { return Ok(None) };
+            let at = extent.offset;
+            match task::blocking(move || extent.read()).await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(error) => self.go_on_without_damage(at, error).await?,
+            }
+        }
     }
 
-    /// The place of the next bytes, at most `longest`, which are in memory now; `None` is the end.
+    /// The place of the next bytes, at most `longest`, which are in memory now, and right; `None` is the end.
     ///
     /// # Errors
     /// As [`BlobReader::next`].
     pub async fn next_extent(&mut self, longest: usize) -> Result<Option<Extent>, BrokenStream> {
-        let Some(extent) = self.next_place(longest).await? else { return Ok(None) };
-        if extent.is_resident()? {
-            return Ok(Some(extent));
+        loop {
+            let Some(extent) = self.next_place(longest).await? else { return Ok(None) };
+            match ready(&extent).await {
+                Ok(()) => return Ok(Some(extent)),
+                Err(error) => self.go_on_without_damage(extent.offset, error).await?,
+            }
         }
-        let loading = extent.clone();
-        task::blocking(move || loading.load()).await?;
-        Ok(Some(extent))
+    }
+
+    /// Goes back to `at`, behind which nothing was sent, and on from there in a file that is not damaged.
+    async fn go_on_without_damage(&mut self, at: u64, error: io::Error) -> Result<(), BrokenStream> {
+        self.healed += 1;
+        if !is_lost(&error) || self.healed > MAX_HEALED {
+            return Err(error.into());
+        }
+        let whole = self.healer.heal().await.map_err(BrokenStream::Fill)?;
+        (self.source, self.at) = (whole.source, at);
+        Ok(())
     }
 
     /// Where the next bytes are, as soon as they may be read, and steps over them.
@@ -171,6 +201,15 @@ impl BlobReader {
         self.at += length as u64;
         Ok(Some(kept.extent(at, length)))
     }
+}
+
+/// Waits until bytes are in memory, and right.
+pub(super) async fn ready(extent: &Extent) -> io::Result<()> {
+    if extent.is_ready()? {
+        return Ok(());
+    }
+    let loading = extent.clone();
+    task::blocking(move || loading.load()).await
 }
 
 /// A reader stays with the attempt that it began with.

@@ -3,12 +3,13 @@
 //! A blob is served to those who ask in a repository that upstream has served it in, and to nobody else. From the moment
 //! a flight is boarded, whoever leads it and whoever joins it are alike.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::blob_stream::{Blob, Source};
+use super::blob_stream::{Blob, Heal, Source, ready};
 use super::error::CacheError;
 use super::fill::Fill;
 use super::flight::{Boarding, Flights, Pilot, Progress, Seat};
@@ -18,12 +19,14 @@ use super::origin::Origins;
 use super::outcome::Outcome;
 use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};
-use crate::storage::{BlobFile, Link, Store};
+use crate::storage::{BlobFile, Link, Store, Verdict, is_lost};
 use crate::task;
 use crate::upstream::{Priority, Span, Upstream, UpstreamError};
 
 /// How far ahead of the watermark a range may begin and still wait for it: about what several connections have in flight.
 const NEAR: u64 = 32 << 20;
+/// Bytes that are looked at before an answer begins: while they are wrong, an honest error is possible.
+const BEGINNING: u64 = 64 << 10;
 
 /// The blobs of all cached repositories. Clones share them.
 #[derive(Clone)]
@@ -63,7 +66,28 @@ impl Blobs {
     /// # Errors
     /// It does not exist, or is not here and cannot be fetched now.
     pub async fn get(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        self.get_for(Priority::Foreground, repository, digest).await
+        let blob = self.take(Priority::Foreground, repository, digest).await?;
+        self.sound(repository, digest, blob, 0).await
+    }
+
+    /// The blob, unless it begins with damage at `from`; the same fetched anew then.
+    async fn sound(&self, repository: &Repository, digest: &Digest, blob: Blob, from: u64) -> Result<Blob, CacheError> {
+        let Source::Kept(file) = &blob.source else { return Ok(blob) };
+        let beginning = file.extent(from, BEGINNING.min(file.size().saturating_sub(from)) as usize);
+        match ready(&beginning).await {
+            Err(error) if is_lost(&error) => self.heal(repository, digest).await,
+            // Whatever else is wrong with it, the reader will meet.
+            _ => Ok(blob),
+        }
+    }
+
+    /// A blob whose file does not give back what was stored: looked at as a whole, set aside if it is wrong, and fetched.
+    async fn heal(&self, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+        let (store, wanted) = (self.store.clone(), *digest);
+        if task::blocking(move || store.examine(&wanted)).await? == Verdict::Damaged {
+            self.metrics.stored_mismatch();
+        }
+        self.take(Priority::Foreground, repository, digest).await
     }
 
     /// Brings a blob here that no client has asked for yet.
@@ -71,18 +95,18 @@ impl Blobs {
     /// # Errors
     /// As [`Blobs::get`], or the fill failed.
     pub async fn bring(&self, repository: &Repository, digest: &Digest) -> Result<(), CacheError> {
-        self.get_for(Priority::Background, repository, digest).await?.kept().await
+        self.take(Priority::Background, repository, digest).await?.kept().await
     }
 
-    async fn get_for(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+    async fn take(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
         let boarding = match self.find(repository, digest).await? {
-            Found::Readable(blob) => return Ok(self.kept(blob, digest, Outcome::Hit)),
+            Found::Readable(blob) => return Ok(self.kept(blob, repository, digest, Outcome::Hit)),
             Found::Unlinked(blob) => match self.flights.running(digest, repository) {
                 // Our own fill is just between its commit and its link.
                 Some(seat) => return self.follow(seat, repository, digest, Outcome::Joined).await,
                 None => {
                     self.ask_right(repository, digest, Some(blob.size())).await?;
-                    return Ok(self.kept(blob, digest, Outcome::Revalidated));
+                    return Ok(self.kept(blob, repository, digest, Outcome::Revalidated));
                 }
             },
             Found::Nothing => self.board(whom, repository, digest)?,
@@ -151,8 +175,11 @@ impl Blobs {
         digest: &Digest,
         wanted: RangeHeader,
     ) -> Result<Blob, CacheError> {
-        let blob = self.get(repository, digest).await?;
-        let (Some(size), Some(visible)) = (blob.size, blob.visible()) else { return Ok(blob) };
+        let blob = self.take(Priority::Foreground, repository, digest).await?;
+        let (Some(size), Some(visible)) = (blob.size, blob.visible()) else {
+            let from = blob.size.and_then(|size| wanted.of(size)).map_or(0, |range| range.start);
+            return self.sound(repository, digest, blob, from).await;
+        };
         let Some(range) = wanted.of(size).filter(|range| range.start > visible.saturating_add(NEAR)) else {
             return Ok(blob);
         };
@@ -162,7 +189,7 @@ impl Blobs {
         match timeout(self.first_byte_timeout, upstream.blob(&repository.name, digest, span, &flow)).await {
             Ok(Ok(body)) if body.is_part => {
                 let source = Source::Passing(Box::new(body));
-                Ok(Blob { size: Some(size), outcome: Outcome::Bypass, source })
+                Ok(Blob { size: Some(size), outcome: Outcome::Bypass, source, healer: self.healer(repository, digest) })
             }
             // Without ranges, without a free connection or without luck, the fill gets there, too.
             _ => Ok(blob),
@@ -174,9 +201,14 @@ impl Blobs {
         self.flights.board(digest, repository, whom, |priority| upstream.flow(priority))
     }
 
-    fn kept(&self, blob: BlobFile, digest: &Digest, outcome: Outcome) -> Blob {
+    fn kept(&self, blob: BlobFile, repository: &Repository, digest: &Digest, outcome: Outcome) -> Blob {
         self.store.used(digest);
-        Blob { size: Some(blob.size()), outcome, source: Source::Kept(blob) }
+        let (size, source) = (Some(blob.size()), Source::Kept(blob));
+        Blob { size, outcome, source, healer: self.healer(repository, digest) }
+    }
+
+    fn healer(&self, repository: &Repository, digest: &Digest) -> Arc<dyn Heal> {
+        Arc::new(Healer { blobs: self.clone(), repository: repository.clone(), digest: *digest })
     }
 
     async fn find(&self, repository: &Repository, digest: &Digest) -> Result<Found, CacheError> {
@@ -271,7 +303,7 @@ impl Blobs {
         let first = timeout(self.first_byte_timeout, seat.wait_until(|streaming| streaming.visible > 0)).await;
         let progress = first.unwrap_or_else(|_elapsed| seat.now());
         let size = match progress {
-            Progress::Done(blob, _) => return Ok(self.kept(blob, digest, outcome)),
+            Progress::Done(blob, _) => return Ok(self.kept(blob, repository, digest, outcome)),
             Progress::Streaming(streaming) => streaming.size,
             Progress::Failed(error) => return Err(error),
             // A healthy upstream whose connections are all taken: it is our turn soon, and a 404 would send the client
@@ -282,7 +314,20 @@ impl Blobs {
             Progress::Waiting => return Err(CacheError::Late),
         };
         let source = Source::Growing { seat, attempt: None, _waiting: Held::new(&self.metrics.fill_waiters) };
-        Ok(Blob { size, outcome, source })
+        Ok(Blob { size, outcome, source, healer: self.healer(repository, digest) })
+    }
+}
+
+/// Heals one blob for its reader.
+struct Healer {
+    blobs: Blobs,
+    repository: Repository,
+    digest: Digest,
+}
+
+impl Heal for Healer {
+    fn heal(&self) -> Pin<Box<dyn Future<Output = Result<Blob, CacheError>> + Send + '_>> {
+        Box::pin(self.blobs.heal(&self.repository, &self.digest))
     }
 }
 

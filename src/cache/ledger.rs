@@ -24,6 +24,8 @@ pub enum OnBehalfOf {
     Completion,
     /// A tag that was served stale in an outage and is confirmed after it.
     Refresh,
+    /// Something that was found to be damaged on disk.
+    Scrub,
 }
 
 impl fmt::Display for OnBehalfOf {
@@ -32,6 +34,7 @@ impl fmt::Display for OnBehalfOf {
             OnBehalfOf::Client(address) => address.to_canonical().fmt(f),
             OnBehalfOf::Completion => f.write_str("completion"),
             OnBehalfOf::Refresh => f.write_str("refresh"),
+            OnBehalfOf::Scrub => f.write_str("scrub"),
         }
     }
 }

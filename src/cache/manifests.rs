@@ -126,6 +126,23 @@ impl Manifests {
         Ok((answer?, outcome(role)))
     }
 
+    /// Brings a manifest back to disk that is not there any more: from memory, or from upstream.
+    ///
+    /// # Errors
+    /// As [`Manifests::get`].
+    pub async fn restore(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<(), CacheError> {
+        let key = (repository.clone(), *digest);
+        match self.inner.hot.get(&key) {
+            Some(manifest) => self.inner.keep(key, manifest).await.map(|_manifest| ()),
+            None => self.get(repository, digest, on_behalf_of).await.map(|_manifest| ()),
+        }
+    }
+
     /// A manifest that `repository` may be asked for, if it is here: nobody is asked.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub struct Metrics {
     incomplete: IntCounterVec,
     fallback_tags: IntCounterVec,
     tags_gone: IntCounterVec,
+    scrubbed: IntCounterVec,
 }
 
 impl Metrics {
@@ -54,6 +55,12 @@ impl Metrics {
                 "Answers about a tag that came from a fallback.",
                 &["upstream"],
             ),
+            scrubbed: metric::counters(
+                registry,
+                "larder_scrub_blobs_total",
+                "Blobs at rest that were read and checked, by what they were; and those fetched anew after that.",
+                &["result"],
+            ),
             tags_gone: metric::counters(
                 registry,
                 "larder_tags_gone_total",
@@ -82,6 +89,11 @@ impl Metrics {
     /// A fallback said what a tag means.
     pub fn fallback_tag(&self, upstream: &oci::Registry) {
         self.fallback_tags.with_label_values(&[upstream.as_str()]).inc();
+    }
+
+    /// A blob at rest was looked at.
+    pub fn scrubbed(&self, result: &str) {
+        self.scrubbed.with_label_values(&[result]).inc();
     }
 
     /// A tag is gone upstream.

@@ -22,6 +22,7 @@ mod part;
 mod prefetch;
 mod recovery;
 mod referrers;
+mod scrubber;
 mod settings;
 mod single_flight;
 mod stale;
@@ -41,6 +42,7 @@ pub use manifests::StoredManifest;
 pub use origin::{OnDeleted, Origin};
 pub use outcome::Outcome;
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
+pub use scrubber::{Pace, ScrubProgress, Scrubber};
 pub use settings::{Lifetimes, Settings};
 pub use stale::{Reason, Stale};
 pub use tag_list::TagList;
@@ -102,6 +104,7 @@ pub struct Cache {
     completeness: Completeness,
     completion: Option<Completion>,
     prefetch: Prefetch,
+    scrubber: Scrubber,
     metrics: Metrics,
     ledger: Ledger,
 }
@@ -115,7 +118,7 @@ impl Cache {
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
-        let Settings { lifetimes, first_byte_timeout, complete_indexes } = settings;
+        let Settings { lifetimes, first_byte_timeout, complete_indexes, scrub } = settings;
         let (metrics, origins, ledger) = (Metrics::new(registry), Origins::new(origins), Ledger::default());
         let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
         let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone());
@@ -125,12 +128,14 @@ impl Cache {
             .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
         origins.all().for_each(|(registry, _)| metrics.expect(registry));
         recovery::watch(&origins, &tags, clock);
+        let scrubber = Scrubber::new(&store, manifests.clone(), blobs.clone(), clock.clone(), counts(), scrub);
         Cache {
             gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
             tag_lists: TagLists::new(store.clone(), of()),
             referrers: Referrers::new(store.clone(), of(), manifests.clone(), clock.clone(), settings),
             completeness: Completeness::new(manifests.clone(), blobs.clone(), clock.clone()),
             prefetch: Prefetch::new(of(), blobs.clone()),
+            scrubber,
             store,
             origins,
             first_byte_timeout,
@@ -141,6 +146,11 @@ impl Cache {
             metrics,
             ledger,
         }
+    }
+
+    /// What looks after what is at rest.
+    pub fn scrubber(&self) -> &Scrubber {
+        &self.scrubber
     }
 
     /// The store below, for listings and figures.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::scrubber::Pace;
+
 /// How the cache behaves.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -11,6 +13,8 @@ pub struct Settings {
     pub first_byte_timeout: Duration,
     /// Whether the attestations of a cached index are fetched, too.
     pub complete_indexes: bool,
+    /// How what is at rest is looked after.
+    pub scrub: Pace,
 }
 
 /// How long answers hold.

@@ -6,8 +6,12 @@ mod cert;
 mod certificate;
 mod check_config;
 mod copy;
+mod distribution;
+mod export;
 mod failure;
 mod gc;
+mod import;
+mod import_cache;
 mod log_writer;
 mod logging;
 mod new_password;
@@ -15,12 +19,15 @@ mod output;
 mod process_environment;
 mod replace_file;
 mod running_server;
+mod scrub;
 mod serve;
 mod setup;
 mod status;
 mod status_text;
+mod transfer;
 mod trust_places;
 mod user;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -39,7 +46,11 @@ enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Copy(copy::Copy),
+    Warm(warm::Warm),
+    Export(export::Export),
+    Import(import::Import),
     Gc(gc::Gc),
+    Scrub(scrub::Scrub),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -52,7 +63,11 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Copy(command) => command.run(),
+        Command::Warm(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Gc(command) => command.run(),
+        Command::Scrub(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

@@ -11,6 +11,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::text::text_value;
+use crate::storage;
 
 /// Longest lifetime: ten years, which is for ever, and can still be added to any clock.
 const LONGEST_TTL: Duration = Duration::from_secs(3650 * 86_400);
@@ -27,6 +28,10 @@ impl Size {
     /// In bytes.
     pub const fn bytes(self) -> u64 {
         self.0
+    }
+
+    pub(super) const fn mebibytes(count: u64) -> Size {
+        Size(count << 20)
     }
 
     pub(super) const fn gibibytes(count: u64) -> Size {
@@ -150,6 +155,85 @@ impl fmt::Display for Bandwidth {
 
 text_value!(Bandwidth, "not a bandwidth; write unlimited, or a rate like 50MiB/s");
 
+/// How often the bytes of blobs that are sent are checked: `15m`, `always`, `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verify {
+    /// Each time.
+    Always,
+    /// When they come from disk, and when the last time is so long ago.
+    After(Ttl),
+    /// Not at all.
+    Never,
+}
+
+impl Verify {
+    /// As the store knows it.
+    pub const fn get(self) -> storage::Verify {
+        match self {
+            Verify::Always => storage::Verify::Always,
+            Verify::After(ttl) => storage::Verify::After(ttl.get()),
+            Verify::Never => storage::Verify::Never,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Verify> {
+        match text {
+            "always" => Some(Verify::Always),
+            "never" => Some(Verify::Never),
+            after => Ttl::parse(after).map(Verify::After),
+        }
+    }
+}
+
+impl fmt::Display for Verify {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verify::Always => f.write_str("always"),
+            Verify::After(ttl) => ttl.fmt(f),
+            Verify::Never => f.write_str("never"),
+        }
+    }
+}
+
+text_value!(Verify, "not a word about checking; write always, never, or a time like 15m");
+
+/// How often something is done by itself: `7d`, `never`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Every {
+    /// Once in so long a time, which is an hour at least.
+    Each(Ttl),
+    /// Only when someone asks for it.
+    Never,
+}
+
+impl Every {
+    /// As a duration, if it is ever.
+    pub const fn get(self) -> Option<Duration> {
+        match self {
+            Every::Each(ttl) => Some(ttl.get()),
+            Every::Never => None,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Every> {
+        if text == "never" {
+            return Some(Every::Never);
+        }
+        Ttl::parse(text).filter(|ttl| *ttl >= Ttl::seconds(3600)).map(Every::Each)
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Every::Each(ttl) => ttl.fmt(f),
+            Every::Never => f.write_str("never"),
+        }
+    }
+}
+
+text_value!(Every, "not an interval; write never, or a time like 7d, an hour at least");
+
 /// A whole number from `MIN` to `MAX`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Count<const MIN: u32, const MAX: u32>(u32);
@@ -211,6 +295,18 @@ mod tests {
         for bad in ["0s", "0ms", "2days"] {
             assert_eq!(Timeout::parse(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn what_is_done_now_and_then_can_be_left_alone() {
+        assert_eq!(Verify::parse("15m"), Some(Verify::After(Ttl::seconds(900))));
+        assert_eq!((Verify::parse("always"), Verify::parse("never")), (Some(Verify::Always), Some(Verify::Never)));
+        assert_eq!(Every::parse("7d"), Some(Every::Each(Ttl::seconds(604_800))));
+        assert_eq!(Every::parse("never"), Some(Every::Never));
+        for bad in ["", "sometimes", "15", "59m"] {
+            assert_eq!(Every::parse(bad), None, "{bad}");
+        }
+        assert_eq!(Verify::parse("sometimes"), None);
     }
 
     #[test]

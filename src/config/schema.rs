@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::choices::{Anonymous, OnDeleted, Proxy};
-use super::quantities::{Bandwidth, Count, Size, Timeout, Ttl};
+use super::quantities::{Bandwidth, Count, Every, Size, Timeout, Ttl, Verify};
 use super::values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
 use crate::secret::Secret;
 
@@ -141,6 +141,12 @@ pub struct Cache {
     pub negative_ttl: Ttl,
     /// Whether attestation manifests of a cached index are fetched in the background.
     pub complete_indexes: bool,
+    /// How often the bytes of blobs that are sent are checked again.
+    pub verify: Verify,
+    /// How often everything at rest is read and checked.
+    pub scrub: Every,
+    /// How fast it is read for that.
+    pub scrub_rate: Bandwidth,
     /// Images (`name:tag`) that are never evicted, and kept complete and fresh.
     pub pin: Vec<Pattern>,
 }
@@ -276,6 +282,9 @@ impl Default for Cache {
             revalidate_timeout: Timeout::seconds(1),
             negative_ttl: Ttl::seconds(30),
             complete_indexes: true,
+            verify: Verify::After(Ttl::seconds(15 * 60)),
+            scrub: Every::Each(Ttl::seconds(7 * 86_400)),
+            scrub_rate: Bandwidth::PerSecond(Size::mebibytes(32)),
             pin: Vec::new(),
         }
     }

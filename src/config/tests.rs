@@ -39,6 +39,9 @@ tag_ttl = "5m"
 revalidate_timeout = "1s"
 negative_ttl = "30s"
 complete_indexes = true
+verify = "1h"
+scrub = "7d"
+scrub_rate = "32MiB/s"
 pin = ["library/alpine:*"]
 
 [[upstream]]

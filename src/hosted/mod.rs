@@ -23,7 +23,7 @@ pub use uploads::{MAX_UPLOADS, Pusher};
 use self::uploads::Uploads;
 use crate::clock::Clock;
 use crate::oci::{Algorithm, Digest, Reference, RepoName, Tag};
-use crate::storage::{self, BlobFile, Collected, Garbage, Link, StorageError, Store, UploadId};
+use crate::storage::{self, BlobFile, Collected, Extent, Garbage, Link, StorageError, Store, UploadId, Verdict};
 use crate::task;
 
 /// How long nobody must have needed something before it is garbage: longer than the pause between two requests of a push.
@@ -94,6 +94,29 @@ impl Hosted {
         task::blocking(move || match store.open(&name, &digest)? {
             Some((_, blob)) => Ok(blob),
             None => Err(manifests::absent(&store, &name, HostedError::NoBlob)),
+        })
+        .await
+    }
+
+    /// Looks at a part of a blob before it is sent. One that is not what was pushed is set aside.
+    ///
+    /// # Errors
+    /// It is damaged, or the disk fails.
+    pub async fn check(&self, digest: &Digest, part: &Extent) -> Result<(), HostedError> {
+        let failed = |error| HostedError::from(StorageError::unreadable(digest, error));
+        if part.is_ready().map_err(failed)? {
+            return Ok(());
+        }
+        let (store, digest, part) = (self.store.clone(), *digest, part.clone());
+        task::blocking(move || match part.load() {
+            Ok(()) => Ok(()),
+            Err(error) if !storage::is_lost(&error) => Err(StorageError::unreadable(&digest, error).into()),
+            Err(_) => match store.examine(&digest)? {
+                // The checksum was wrong, and is right now.
+                Verdict::Right | Verdict::Summed => Ok(()),
+                Verdict::Damaged => Err(StorageError::Lost { digest, new: true }.into()),
+                Verdict::Gone => Err(StorageError::Lost { digest, new: false }.into()),
+            },
         })
         .await
     }

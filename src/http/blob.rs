@@ -5,14 +5,13 @@ use hyper::http::response::Builder;
 use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::answer::{Answer, finish};
-use super::body;
+use super::body::{self, Lying};
 use super::error::{ApiError, Wanted};
 use super::headers::{self, Lifetime};
 use super::manifest::not_modified;
 use crate::cache::{Blob, Cache, CacheError};
 use crate::oci::{ByteRange, Digest, Repository};
 use crate::server::FileSink;
-use crate::storage::BlobFile;
 
 const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 const BYTES: HeaderValue = HeaderValue::from_static("bytes");
@@ -64,11 +63,11 @@ pub async fn get<B>(
 /// A blob that lies here complete, or a part of it: for the repositories that are ours.
 pub fn of_file(
     digest: &Digest,
-    blob: BlobFile,
+    blob: Lying,
     request: &HeaderMap,
     files: Option<FileSink>,
 ) -> Result<Response<body::Body>, ApiError> {
-    let (builder, size) = (described(digest, Lifetime::Immutable), blob.size());
+    let (builder, size) = (described(digest, Lifetime::Immutable), blob.file.size());
     if headers::has(request, digest) {
         return not_modified(builder);
     }

@@ -1,5 +1,6 @@
 //! What answers are made of: nothing, a few bytes, or a blob that is read, or sent from its file, as the client takes it.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,10 +11,10 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, SizeHint};
 
 use crate::cache::{BlobReader, BrokenStream};
-use crate::oci::ByteRange;
+use crate::hosted::Hosted;
+use crate::oci::{ByteRange, Digest};
 use crate::server::{FileSink, Region};
 use crate::storage::{BlobFile, Extent};
-use crate::task;
 
 /// Bytes read at a time where they are not sent from the file.
 const CHUNK: usize = 256 << 10;
@@ -48,7 +49,7 @@ pub fn blob(reader: BlobReader, files: Option<FileSink>) -> Body {
             None => reader.next().await?,
             Some(files) => match reader.next_extent(FileSink::LONGEST).await? {
                 None => None,
-                Some(Extent { file, offset, length }) => Some(files.enqueue(Region { file, offset, length })?),
+                Some(Extent { file, offset, length, .. }) => Some(files.enqueue(Region { file, offset, length })?),
             },
         };
         Ok(bytes.map(|bytes| (Frame::data(bytes), (reader, files))))
@@ -56,24 +57,31 @@ pub fn blob(reader: BlobReader, files: Option<FileSink>) -> Body {
     Body { content: Content::Blob(StreamBody::new(frames).boxed_unsync()) }
 }
 
+/// A blob of ours that lies here complete.
+pub struct Lying {
+    /// Whose it is.
+    pub hosted: Hosted,
+    /// Which.
+    pub digest: Digest,
+    /// Its file.
+    pub file: BlobFile,
+}
+
 /// A part of a file. With `files` its bytes are sent from where they lie; the answer must announce its length then.
-pub fn file(blob: BlobFile, range: ByteRange, files: Option<FileSink>) -> Body {
+pub fn file(blob: Lying, range: ByteRange, files: Option<FileSink>) -> Body {
     let frames = stream::try_unfold((blob, range, files), |(blob, mut range, files)| async move {
         if range.start >= range.end {
             return Ok(None);
         }
         let longest = if files.is_some() { FileSink::LONGEST } else { CHUNK };
         let length = usize::try_from(range.length()).map_or(longest, |length| length.min(longest));
-        let extent = blob.extent(range.start, length);
+        let extent = blob.file.extent(range.start, length);
         range.start += length as u64;
         // What is in memory is sent or copied at once; a cold page would hold up everybody on this thread.
-        if !extent.is_resident()? {
-            let loading = extent.clone();
-            task::blocking(move || loading.load()).await?;
-        }
+        blob.hosted.check(&blob.digest, &extent).await.map_err(io::Error::other)?;
         let bytes = match &files {
             Some(files) => {
-                let Extent { file, offset, length } = extent;
+                let Extent { file, offset, length, .. } = extent;
                 files.enqueue(Region { file, offset, length })?
             }
             None => extent.read()?,

@@ -9,6 +9,8 @@ use bytes::Bytes;
 use rustix::fs::{Advice, fadvise, fstat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 
+use super::proof::Proof;
+
 /// Bytes of which one is looked at to learn whether they are in memory: what the kernel reads ahead at least.
 const STEP: usize = 128 << 10;
 /// How far ahead of what is needed now the disk is set to work.
@@ -19,6 +21,7 @@ const AHEAD: u64 = 4 << 20;
 pub struct BlobFile {
     file: Arc<File>,
     size: u64,
+    proof: Option<Arc<Proof>>,
 }
 
 /// A part of a file. Holds the file open.
@@ -30,11 +33,13 @@ pub struct Extent {
     pub offset: u64,
     /// How many bytes it has.
     pub length: usize,
+    /// By what it can be checked; what is still on its way, or has no sums, by nothing.
+    pub(super) proof: Option<Arc<Proof>>,
 }
 
 impl BlobFile {
-    pub(super) fn new(file: Arc<File>, size: u64) -> BlobFile {
-        BlobFile { file, size }
+    pub(super) fn new(file: Arc<File>, size: u64, proof: Option<Arc<Proof>>) -> BlobFile {
+        BlobFile { file, size, proof }
     }
 
     /// Length in bytes.
@@ -44,7 +49,7 @@ impl BlobFile {
 
     /// A part of it.
     pub fn extent(&self, offset: u64, length: usize) -> Extent {
-        Extent { file: self.file.clone(), offset, length }
+        Extent { file: self.file.clone(), offset, length, proof: self.proof.clone() }
     }
 
     /// Whether the open file still has a name, and its length. Does not wait for the disk: an open file's state is in memory.
@@ -52,24 +57,42 @@ impl BlobFile {
         fstat(&self.file).is_ok_and(|state| state.st_nlink > 0 && state.st_size as u64 == self.size)
     }
 
-    /// All of it; for what is known to be small. Blocks.
+    /// All of it, unchecked; for what is known to be small, and whose digest the caller looks at. Blocks.
     ///
     /// # Errors
-    /// As [`Extent::read`].
+    /// The disk fails, or the file is shorter than it was.
     pub fn read_all(&self) -> io::Result<Bytes> {
-        self.extent(0, self.size as usize).read()
+        Extent { proof: None, ..self.extent(0, self.size as usize) }.read()
     }
 }
 
 impl Extent {
-    /// Reads it; blocks.
+    /// What has just been written, and is not checked by anything yet.
+    pub(super) fn unproven(file: Arc<File>, offset: u64, length: usize) -> Extent {
+        Extent { file, offset, length, proof: None }
+    }
+
+    /// Reads it, and checks it if that is due; blocks.
     ///
     /// # Errors
-    /// The disk fails, or the file is shorter than it was: bytes that are missing are never made up.
+    /// The disk fails, the bytes are wrong ([`super::is_lost`]), or the file is shorter than it was: bytes that are
+    /// missing are never made up.
     pub fn read(&self) -> io::Result<Bytes> {
+        if self.proof.is_some() && !self.is_ready()? {
+            self.load()?;
+        }
         let mut buffer = vec![0; self.length];
         self.file.read_exact_at(&mut buffer, self.offset)?;
         Ok(buffer.into())
+    }
+
+    /// Whether it can be sent as it is: in memory, and found right lately.
+    ///
+    /// # Errors
+    /// As [`Extent::is_resident`].
+    pub fn is_ready(&self) -> io::Result<bool> {
+        let is_fresh = self.proof.as_ref().is_none_or(|proof| proof.is_fresh(self.offset, self.length));
+        Ok(is_fresh && self.is_resident()?)
     }
 
     /// Whether it is in memory, as far as a few samples tell. Does not wait for the disk; where the file system cannot
@@ -78,6 +101,9 @@ impl Extent {
     /// # Errors
     /// The disk fails, or the file ends before it does.
     pub fn is_resident(&self) -> io::Result<bool> {
+        if self.length == 0 {
+            return Ok(true);
+        }
         let last = self.length.saturating_sub(1);
         for at in (0..last).step_by(STEP).chain([last]) {
             let mut byte = [0];
@@ -92,13 +118,19 @@ impl Extent {
         Ok(true)
     }
 
-    /// Brings it into memory, and lets the disk begin with what comes after it. Blocks.
+    /// Brings it into memory, checks it, and lets the disk begin with what comes after it. Blocks.
     ///
     /// # Errors
     /// As [`Extent::read`].
     pub fn load(&self) -> io::Result<()> {
         // Advice that is not taken is no error.
         let _ = fadvise(&self.file, self.offset, std::num::NonZeroU64::new(AHEAD), Advice::WillNeed);
+        if let Some(proof) = &self.proof {
+            // Bytes that lie outside are an error, too.
+            let mut last = [0];
+            self.file.read_exact_at(&mut last, self.offset + self.length.saturating_sub(1) as u64)?;
+            return proof.check(&self.file, self.offset, self.length);
+        }
         let mut scratch = vec![0; self.length.min(STEP)];
         for at in (0..self.length).step_by(STEP) {
             let length = STEP.min(self.length - at);
@@ -116,7 +148,7 @@ mod tests {
         let content: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(&content, 0).unwrap();
-        (BlobFile::new(Arc::new(file), size as u64), content)
+        (BlobFile::new(Arc::new(file), size as u64, None), content)
     }
 
     #[test]

@@ -42,17 +42,27 @@ pub fn sync_directory(directory: &Path) -> Result<(), StorageError> {
 
 /// Moves a finished file to `target`, replacing what is there: afterwards it is there, whole, for good.
 pub fn publish(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
-    file.sync_data().map_err(StorageError::io("syncing", &path))?;
-    path.persist(target).map_err(|failed| StorageError::io("renaming to", target)(failed.error))?;
+    rename(file, path, target)?;
     target.parent().map_or(Ok(()), sync_directory)
+}
+
+fn rename(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
+    file.sync_data().map_err(StorageError::io("syncing", &path))?;
+    path.persist(target).map_err(|failed| StorageError::io("renaming to", target)(failed.error))
 }
 
 /// A file of ours with `parts` in it, made in `staging` and moved to `target`.
 pub fn write(target: &Path, staging: &Path, parts: &[&[u8]]) -> Result<(), StorageError> {
+    write_unnamed(target, staging, parts)?;
+    target.parent().map_or(Ok(()), sync_directory)
+}
+
+/// The same without the last sync: whoever publishes something else in that directory makes the name last.
+pub fn write_unnamed(target: &Path, staging: &Path, parts: &[&[u8]]) -> Result<(), StorageError> {
     let failed = StorageError::io("creating a file in", staging);
     let (mut file, path) = NamedTempFile::new_in(staging).map_err(failed)?.into_parts();
     parts.iter().try_for_each(|part| file.write_all(part)).map_err(StorageError::io("writing", target))?;
-    publish(&file, path, target)
+    rename(&file, path, target)
 }
 
 /// Replaces the small file at `path` atomically. Its directory is made if need be; `staging` is on the same file system.

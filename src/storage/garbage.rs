@@ -93,11 +93,10 @@ fn remove(vault: &Vault, suspect: &Suspect, collected: &mut Collected) -> Result
         }
         Suspect::Blob(digest) => {
             let size = vault.open(digest)?.map_or(0, |blob| blob.size());
-            if durable::remove(&vault.layout.blob(digest))? {
+            if vault.remove(digest)? {
                 collected.blobs += 1;
                 collected.bytes += size;
             }
-            vault.index.record(Change::BlobRemoved { digest: *digest });
         }
     }
     Ok(())

@@ -92,7 +92,7 @@ mod tests {
     fn open(path: &Path) -> BlobFile {
         let file = File::open(path).unwrap();
         let size = file.metadata().unwrap().len();
-        BlobFile::new(Arc::new(file), size)
+        BlobFile::new(Arc::new(file), size, None)
     }
 
     #[test]

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::blob::BlobFile;
 use super::durable;
 use super::error::StorageError;
+use super::examination::{self, Verdict};
 use super::garbage::{self, Collected};
 use super::hosted_files::{add_blob_link, link, open, read_tag, repositories, set_link};
 use super::index::{Change, State};
@@ -185,6 +186,14 @@ impl Hosted {
     /// The disk fails.
     pub fn quarantine(&self, digest: &Digest, reason: &'static str) -> Result<(), StorageError> {
         self.vault.quarantine(digest, reason)
+    }
+
+    /// Looks at all of a blob, and sets it aside if it is wrong.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn examine(&self, digest: &Digest) -> Result<Verdict, StorageError> {
+        examination::examine(&self.vault, digest)
     }
 
     /// What could be collected if it stayed unused, and for how long it has been. Removes nothing.

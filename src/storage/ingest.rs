@@ -13,9 +13,10 @@ use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
 
-use super::blob::{BlobFile, Extent};
+use super::blob::Extent;
 use super::durable;
 use super::error::StorageError;
+use super::sums::{Summer, Sums};
 use crate::oci::{Digest, Hasher};
 
 /// Bytes read back and hashed at a time.
@@ -27,6 +28,7 @@ pub struct Ingest {
     mark: Option<Mark>,
     file: Arc<File>,
     hasher: Hasher,
+    summer: Summer,
     passed: u64,
     // Bytes that an earlier attempt had passed, and left.
     left: u64,
@@ -59,7 +61,7 @@ pub struct Growing {
 impl Growing {
     /// A part of what was passed before.
     pub fn extent(&self, offset: u64, length: usize) -> Extent {
-        Extent { file: self.file.clone(), offset, length }
+        Extent::unproven(self.file.clone(), offset, length)
     }
 }
 
@@ -88,7 +90,17 @@ impl Ingest {
 
     fn new(path: TempPath, mark: Option<Mark>, file: File, expected: Digest, target: PathBuf) -> Ingest {
         let hasher = Hasher::new(expected.algorithm());
-        Ingest { path, mark, file: Arc::new(file), hasher, passed: 0, left: 0, expected, target }
+        Ingest {
+            path,
+            mark,
+            file: Arc::new(file),
+            hasher,
+            summer: Summer::default(),
+            passed: 0,
+            left: 0,
+            expected,
+            target,
+        }
     }
 
     /// Learns of a full disk at the first byte instead of the last. Not every file system can; those will tell later.
@@ -112,9 +124,10 @@ impl Ingest {
         while self.passed < end {
             let length = STRIDE.min(end - self.passed) as usize;
             let failed = StorageError::io("reading back", &self.path);
-            let landed = Extent { file: self.file.clone(), offset: self.passed, length };
+            let landed = Extent::unproven(self.file.clone(), self.passed, length);
             let bytes = landed.read().map_err(failed)?;
             self.hasher.update(&bytes);
+            self.summer.update(&bytes);
             self.passed += bytes.len() as u64;
         }
         // What is passed again is as good as it was: the mark does not go back.
@@ -128,6 +141,7 @@ impl Ingest {
     pub fn append(&mut self, piece: &[u8]) -> Result<(), StorageError> {
         self.landing().write_at(self.passed, piece)?;
         self.hasher.update(piece);
+        self.summer.update(piece);
         self.passed += piece.len() as u64;
         Ok(())
     }
@@ -164,20 +178,22 @@ impl Ingest {
         remove(self.path, self.mark);
     }
 
-    /// Checks the bytes and makes them the blob of their digest, durably.
+    /// Checks the bytes and makes them the blob of their digest, durably, with the sums of their pieces beside them.
     ///
     /// # Errors
     /// The bytes hash to something else, and nothing is left behind, or the disk fails.
-    pub fn commit(self) -> Result<BlobFile, StorageError> {
-        let Ingest { path, mark, file, hasher, passed, left: _, expected, target } = self;
+    pub(super) fn commit(self) -> Result<(Arc<File>, Sums), StorageError> {
+        let Ingest { path, mark, file, hasher, summer, expected, target, .. } = self;
         let actual = hasher.finish();
         if actual != expected {
             remove(path, mark);
             return Err(StorageError::DigestMismatch { expected, actual: Box::new(actual) });
         }
+        let sums = summer.finish();
+        sums.write(&target, path.parent().unwrap_or(Path::new(".")))?;
         durable::publish(&file, path, &target)?;
         mark.iter().for_each(Mark::remove);
-        Ok(BlobFile::new(file, passed))
+        Ok((file, sums))
     }
 }
 
@@ -237,7 +253,7 @@ mod tests {
         ingest.pass(2_000_000).unwrap();
         assert_eq!(ingest.growing().extent(1_999_990, 10).read().unwrap(), vec![7; 10]);
         ingest.pass(3_000_000).unwrap();
-        assert_eq!(ingest.commit().unwrap().size(), 3_000_000);
+        assert_eq!(ingest.commit().unwrap().1.size, 3_000_000);
         assert_eq!(fs::read(&place.target).unwrap(), content);
         assert!(!place.part.exists() && !place.part.with_extension("mark").exists());
     }

@@ -7,6 +7,7 @@
 //! ```text
 //! VERSION LOCK
 //! blobs/sha256/ab/abcd…                      content, complete and verified
+//! blobs/sha256/ab/abcd….crc                  a checksum for each 64 KiB of it, if it is longer than that
 //! ingest/                                    content on its way in
 //! cached/docker.io/library/alpine/_links/    which digests this repository may be asked for
 //! cached/docker.io/library/alpine/_tags/     what its tags meant when upstream was last asked
@@ -16,6 +17,7 @@
 //! hosted/golden/python/_tags/
 //! hosted/golden/python/_referrers/sha256-…/  what refers to that manifest, one file each
 //! uploads/                                   what clients are pushing
+//! scrub                                      how far the last look at everything came
 //! quarantine/                                content that was found to be wrong
 //! index/ index.epoch index.begins            sled; can be deleted while nothing runs
 //! ```
@@ -110,6 +112,11 @@ impl Layout {
         RepositoryDirectory(path)
     }
 
+    /// How far the last look at everything came.
+    pub fn scrub(&self) -> PathBuf {
+        self.root.join("scrub")
+    }
+
     /// All hosted repositories.
     pub fn hosted(&self) -> PathBuf {
         self.root.join("hosted")
@@ -171,6 +178,11 @@ impl RepositoryDirectory {
     /// What refers to a digest: of a cached repository a file, of a hosted one a directory with one for each.
     pub fn referrers(&self, digest: &Digest) -> PathBuf {
         self.0.join(REFERRERS).join(file_name(digest))
+    }
+
+    /// What refers to any of its manifests.
+    pub fn all_referrers(&self) -> PathBuf {
+        self.0.join(REFERRERS)
     }
 
     /// That `referrer` refers to `subject`, in a hosted repository.

@@ -8,6 +8,7 @@ mod blob;
 mod claim;
 mod durable;
 mod error;
+mod examination;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod garbage;
@@ -20,7 +21,10 @@ mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
+mod proof;
 mod record;
+mod scrub;
+mod sums;
 mod suspects;
 mod truth;
 mod upload;
@@ -35,12 +39,15 @@ use std::sync::Arc;
 pub use blob::{BlobFile, Extent};
 pub use claim::OpenError;
 pub use error::StorageError;
+pub use examination::{Examination, Verdict};
 pub use garbage::Collected;
 pub use held::Opening;
 pub use hosted::{Edit, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
+pub use proof::{Verify, is_lost};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
+pub use scrub::{Scrub, ScrubRecord};
 pub use suspects::{Garbage, Suspect};
 pub use upload::{Upload, UploadRecord, Uploads};
 pub use upload_id::UploadId;
@@ -48,6 +55,7 @@ pub use upload_id::UploadId;
 use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
+use self::proof::Proofs;
 use self::truth::Files;
 use self::vault::Vault;
 use crate::clock::Clock;
@@ -60,6 +68,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Memory for the index's own cache, in bytes.
     pub index_cache: u64,
+    /// How often the bytes that are sent are checked.
+    pub verify: Verify,
 }
 
 /// The data directory of this process, and its cached half. Clones share it.
@@ -84,7 +94,8 @@ impl Store {
             index::Metrics::new(registry),
         );
         let metrics = Metrics::new(registry, index.clone(), &layout.quarantine());
-        Ok(Store { vault: Arc::new(Vault::new(layout, index, clock, metrics, claim)) })
+        let proofs = Proofs::new(clock.clone(), settings.verify);
+        Ok(Store { vault: Arc::new(Vault::new(layout, index, clock, metrics, proofs, claim)) })
     }
 
     /// The index, for listings and figures.
@@ -161,6 +172,19 @@ impl Store {
     /// The disk fails.
     pub fn quarantine(&self, digest: &Digest, reason: &'static str) -> Result<(), StorageError> {
         self.vault.quarantine(digest, reason)
+    }
+
+    /// Looks at all of a blob, and sets it aside if it is wrong.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn examine(&self, digest: &Digest) -> Result<Verdict, StorageError> {
+        examination::examine(&self.vault, digest)
+    }
+
+    /// All that is here, to be looked at bit by bit.
+    pub fn scrub(&self) -> Scrub {
+        Scrub::new(self.vault.clone())
     }
 
     /// What `repository` may be asked for under `digest`.

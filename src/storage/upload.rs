@@ -20,6 +20,7 @@ use super::durable;
 use super::error::StorageError;
 use super::hosted_files::add_blob_link;
 use super::layout::Layout;
+use super::sums::Summer;
 use super::upload_id::UploadId;
 use super::vault::Vault;
 use crate::oci::{Algorithm, Digest, Hasher, RepoName};
@@ -55,6 +56,8 @@ pub struct Upload {
     file: Arc<File>,
     received: u64,
     hasher: Hasher,
+    // Of what is hashed, and begun anew with it.
+    summer: Summer,
     hashed: u64,
 }
 
@@ -98,7 +101,7 @@ impl Uploads {
     fn opened(&self, id: &UploadId, file: File, received: u64, algorithm: Algorithm) -> Upload {
         let (path, state) = (self.vault.layout.upload(id), self.vault.layout.upload_state(id));
         let (vault, file, hasher) = (self.vault.clone(), Arc::new(file), Hasher::new(algorithm));
-        Upload { vault, path, state, file, received, hasher, hashed: 0 }
+        Upload { vault, path, state, file, received, hasher, summer: Summer::default(), hashed: 0 }
     }
 
     /// Every upload that is here, whose it is, and when something last came of it. What is left of others is removed.
@@ -173,6 +176,7 @@ impl Upload {
             self.file.write_all_at(piece, self.received).map_err(StorageError::io("writing", &self.path))?;
             if self.hashed == self.received {
                 self.hasher.update(piece);
+                self.summer.update(piece);
                 self.hashed += piece.len() as u64;
             }
             self.received += piece.len() as u64;
@@ -188,7 +192,7 @@ impl Upload {
         self.file.set_len(length).map_err(StorageError::io("cutting", &self.path))?;
         self.received = self.received.min(length);
         if self.hashed > length {
-            (self.hasher, self.hashed) = (Hasher::new(self.hasher.algorithm()), 0);
+            self.begin_to_hash(self.hasher.algorithm());
         }
         Ok(())
     }
@@ -214,9 +218,11 @@ impl Upload {
         let _open = self.vault.while_open()?;
         let target = self.vault.layout.blob(&actual);
         let path = TempPath::try_from_path(&self.path).map_err(StorageError::io("taking", &self.path))?;
+        let sums = std::mem::take(&mut self.summer).finish();
+        sums.write(&target, &self.vault.layout.ingest())?;
         // It replaces what is there: pushing again heals what was damaged.
         durable::publish(&self.file, path, &target)?;
-        self.vault.stored(digest, self.received);
+        let _proof = self.vault.stored(digest, sums);
         add_blob_link(&self.vault, name, digest, self.received)?;
         end(&self);
         Ok(())
@@ -224,14 +230,20 @@ impl Upload {
 
     fn hash(&mut self, algorithm: Algorithm) -> Result<Digest, StorageError> {
         if self.hasher.algorithm() != algorithm {
-            (self.hasher, self.hashed) = (Hasher::new(algorithm), 0);
+            self.begin_to_hash(algorithm);
         }
         while self.hashed < self.received {
             let length = STRIDE.min(self.received - self.hashed) as usize;
-            let came = Extent { file: self.file.clone(), offset: self.hashed, length };
-            self.hasher.update(&came.read().map_err(StorageError::io("reading back", &self.path))?);
+            let came = Extent::unproven(self.file.clone(), self.hashed, length);
+            let bytes = came.read().map_err(StorageError::io("reading back", &self.path))?;
+            self.hasher.update(&bytes);
+            self.summer.update(&bytes);
             self.hashed += length as u64;
         }
         Ok(self.hasher.clone().finish())
+    }
+
+    fn begin_to_hash(&mut self, algorithm: Algorithm) {
+        (self.hasher, self.summer, self.hashed) = (Hasher::new(algorithm), Summer::default(), 0);
     }
 }

@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -18,6 +18,8 @@ use super::index::{Change, Index};
 use super::ingest::Ingest;
 use super::layout::{self, Layout};
 use super::metrics::Metrics;
+use super::proof::{Proof, Proofs};
+use super::sums::{self, Sums};
 use super::suspects::{Suspect, Suspects};
 use crate::clock::Clock;
 use crate::oci::Digest;
@@ -38,6 +40,8 @@ pub struct Vault {
     /// What is held open for those who ask often.
     pub held: Held,
     metrics: Metrics,
+    proofs: Proofs,
+    examining: Mutex<()>,
     // Whoever changes a file and tells the index of it reads this; closing and collecting garbage write it, so that nothing
     // comes in between.
     closed: RwLock<bool>,
@@ -47,9 +51,20 @@ pub struct Vault {
 
 impl Vault {
     /// What `claim` gives the right to.
-    pub fn new(layout: Layout, index: Index, clock: Clock, metrics: Metrics, claim: Claim) -> Vault {
+    pub fn new(layout: Layout, index: Index, clock: Clock, metrics: Metrics, proofs: Proofs, claim: Claim) -> Vault {
         let (suspects, held, closed) = (Suspects::default(), Held::new(), RwLock::new(false));
-        Vault { layout, index, clock, suspects, held, metrics, closed, _claim: claim }
+        Vault {
+            layout,
+            index,
+            clock,
+            suspects,
+            held,
+            metrics,
+            proofs,
+            examining: Mutex::default(),
+            closed,
+            _claim: claim,
+        }
     }
 
     /// Opens a blob, if it is here. One whose length is not what it was when it was stored is set aside instead.
@@ -73,15 +88,16 @@ impl Vault {
             Err(error) => return Err(StorageError::io("opening", &path)(error)),
         };
         let size = file.metadata().map_err(StorageError::io("looking at", &path))?.len();
-        Ok(Some(BlobFile::new(Arc::new(file), size)))
+        let proof = self.proofs.of(digest, &path, size);
+        Ok(Some(BlobFile::new(Arc::new(file), size, proof)))
     }
 
     /// Finishes an ingest: afterwards the blob is here for good.
     pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
         let _open = self.while_open()?;
-        let blob = ingest.commit()?;
-        self.stored(digest, blob.size());
-        Ok(blob)
+        let (file, sums) = ingest.commit()?;
+        let size = sums.size;
+        Ok(BlobFile::new(file, size, self.stored(digest, sums)))
     }
 
     /// Takes small content in one go.
@@ -91,10 +107,41 @@ impl Vault {
         self.commit(digest, ingest).map(|_blob| ())
     }
 
-    /// Takes note that a blob's file is complete under its name.
-    pub fn stored(&self, digest: &Digest, size: u64) {
+    /// Takes note that a blob's file is complete under its name, and right.
+    pub fn stored(&self, digest: &Digest, sums: Sums) -> Option<Arc<Proof>> {
         self.suspects.clear(&Suspect::Blob(*digest));
-        self.index.record(Change::BlobStored { digest: *digest, size, at: self.clock.unix_seconds() });
+        self.index.record(Change::BlobStored { digest: *digest, size: sums.size, at: self.clock.unix_seconds() });
+        self.proofs.proven(digest, sums)
+    }
+
+    /// Takes note that a blob was just read and is right.
+    pub fn proven(&self, digest: &Digest, sums: Sums) {
+        self.proofs.forget(digest);
+        let _proof = self.proofs.proven(digest, sums);
+        // Those held open know of the sums before.
+        self.held.let_go();
+    }
+
+    /// Has the sums of a blob be read from their file again.
+    pub fn doubt(&self, digest: &Digest) {
+        self.proofs.forget(digest);
+        self.held.let_go();
+    }
+
+    /// Waits until nobody else looks at a whole blob.
+    pub fn turn_to_examine(&self) -> MutexGuard<'_, ()> {
+        self.examining.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a blob and its sums for good. Says whether it was there.
+    pub fn remove(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let path = self.layout.blob(digest);
+        let was = durable::remove(&path)?;
+        // After the blob: one that is there has its sums. Those that stay, scrubbing takes away.
+        let _ = fs::remove_file(sums::beside(&path));
+        self.proofs.forget(digest);
+        self.index.record(Change::BlobRemoved { digest: *digest });
+        Ok(was)
     }
 
     /// Takes note that a blob was read. Never blocks for long, and may be forgotten.
@@ -111,6 +158,9 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
         }
+        // Those that stay count as none for whatever comes next; scrubbing takes them away.
+        let _ = fs::remove_file(sums::beside(&path));
+        self.proofs.forget(digest);
         self.held.let_go();
         tracing::error!(
             %digest,

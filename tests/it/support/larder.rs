@@ -175,6 +175,9 @@ pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 pub fn assert_sound(data: &Path) {
     for algorithm in ["sha256", "sha512"] {
         for (path, content) in files(&data.join("blobs").join(algorithm)) {
+            if path.extension().is_some_and(|extension| extension == "crc") {
+                continue;
+            }
             let digest: larder::oci::Digest =
                 format!("{algorithm}:{}", path.file_name().unwrap().to_str().unwrap()).parse().unwrap();
             assert!(digest.matches(&content), "{path:?} has other content than its name says");
