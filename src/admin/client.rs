@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use thiserror::Error;
@@ -115,6 +115,21 @@ pub async fn get_within(server: &AdminUrl, path: &str, patience: Duration) -> Re
 ///
 /// # Errors
 /// It does not, and says why; or there is no answer.
+pub async fn change(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    (method, path): (Method, &str),
+    body: Bytes,
+    patience: Duration,
+) -> Result<Bytes, AdminError> {
+    let request = order(server, token, (method, path), body)?;
+    accepted(server, send(server, request, patience).await?)
+}
+
+/// The same by POST.
+///
+/// # Errors
+/// As [`change`].
 pub async fn post(
     server: &AdminUrl,
     token: Option<&Secret>,
@@ -122,8 +137,7 @@ pub async fn post(
     body: Bytes,
     patience: Duration,
 ) -> Result<Bytes, AdminError> {
-    let request = order(server, token, path, body)?;
-    accepted(server, send(server, request, patience).await?)
+    change(server, token, (Method::POST, path), body, patience).await
 }
 
 /// Has the server do something that may take long, of which it tells the steps; waits while it does. What becomes of it.
@@ -131,7 +145,7 @@ pub async fn post(
 /// # Errors
 /// It does not, and says why; or nothing is heard of it any more.
 pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: Bytes) -> Result<Value, AdminError> {
-    let request = order(server, token, path, body)?;
+    let request = order(server, token, (Method::POST, path), body)?;
     let silent = |_elapsed| unreachable(server, "nothing was heard of the work any more");
     // Until the first step it says nothing, but for what is wrong.
     let began = timeout(FIRST_STEP, ask(server, request)).await.map_err(silent)?;
@@ -164,22 +178,23 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
 /// Has something begin. True if it does, and false if it is under way already.
 ///
 /// # Errors
-/// The server does not do that, and says why; or there is no answer.
+/// As [`change`].
 pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
-    match send(server, order(server, token, path, Bytes::new())?, PATIENCE).await? {
-        (StatusCode::ACCEPTED, _) => Ok(true),
-        (StatusCode::CONFLICT, _) => Ok(false),
-        (status, bytes) => Err(denied(server, status, &bytes)),
+    match post(server, token, path, Bytes::new(), PATIENCE).await {
+        Ok(_) => Ok(true),
+        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
 fn order(
     server: &AdminUrl,
     token: Option<&Secret>,
-    path: &str,
+    (method, path): (Method, &str),
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, AdminError> {
-    let mut request = Request::post(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
+    let mut request =
+        Request::builder().method(method).uri(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         let mut value = value.map_err(|_| unreachable(server, "the token cannot be sent in a header"))?;

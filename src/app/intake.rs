@@ -7,8 +7,9 @@ use std::io;
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::routes;
 use super::stopped::open_stopped;
-use super::{Error, routes};
+use crate::app;
 use crate::config::Config;
 use crate::oci::{Digest, ImageName, Manifest, ManifestError, Repository, Tag};
 use crate::routing::{RouteError, Routes};
@@ -22,7 +23,7 @@ pub enum IntakeError {
     Open(#[from] OpenError),
     /// The configuration.
     #[error(transparent)]
-    Config(#[from] Error),
+    Config(#[from] app::Error),
     /// It belongs to no registry that is mirrored.
     #[error(transparent)]
     Route(#[from] RouteError),

@@ -142,7 +142,6 @@ impl Contents {
             }
             entries.insert(name, found);
         }
-        drop(archive);
         Ok(Contents { file, entries })
     }
 

@@ -16,7 +16,7 @@ pub(super) struct RunningServer {
     /// The admin address of the server.
     #[arg(long, value_name = "URL", conflicts_with = "config")]
     pub(super) admin: Option<AdminUrl>,
-    /// The configuration file of a server on this machine.
+    /// The configuration file of a server on this machine, running or not.
     #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
     pub(super) config: Option<PathBuf>,
 }
