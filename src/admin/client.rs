@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use thiserror::Error;
@@ -102,6 +102,18 @@ pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
     }
 }
 
+/// Has something begin. True if it does, and false if it is under way already.
+///
+/// # Errors
+/// As [`post`].
+pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
+    match post(server, token, path, Bytes::new(), PATIENCE).await {
+        Ok(_) => Ok(true),
+        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The page at `path`, which may take as long as `patience`.
 ///
 /// # Errors
@@ -115,21 +127,6 @@ pub async fn get_within(server: &AdminUrl, path: &str, patience: Duration) -> Re
 ///
 /// # Errors
 /// It does not, and says why; or there is no answer.
-pub async fn change(
-    server: &AdminUrl,
-    token: Option<&Secret>,
-    (method, path): (Method, &str),
-    body: Bytes,
-    patience: Duration,
-) -> Result<Bytes, AdminError> {
-    let request = order(server, token, (method, path), body)?;
-    accepted(server, send(server, request, patience).await?)
-}
-
-/// The same by POST.
-///
-/// # Errors
-/// As [`change`].
 pub async fn post(
     server: &AdminUrl,
     token: Option<&Secret>,
@@ -137,7 +134,8 @@ pub async fn post(
     body: Bytes,
     patience: Duration,
 ) -> Result<Bytes, AdminError> {
-    change(server, token, (Method::POST, path), body, patience).await
+    let request = order(server, token, path, body)?;
+    accepted(server, send(server, request, patience).await?)
 }
 
 /// Has the server do something that may take long, of which it tells the steps; waits while it does. What becomes of it.
@@ -145,10 +143,10 @@ pub async fn post(
 /// # Errors
 /// It does not, and says why; or nothing is heard of it any more.
 pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: Bytes) -> Result<Value, AdminError> {
-    let request = order(server, token, (Method::POST, path), body)?;
+    let request = order(server, token, path, body)?;
     let silent = |_elapsed| unreachable(server, "nothing was heard of the work any more");
     // Until the first step it says nothing, but for what is wrong.
-    let began = timeout(FIRST_STEP, ask(server, request)).await.map_err(silent)?;
+    let began = timeout(FIRST_STEP, exchange(server, request)).await.map_err(silent)?;
     let (answer, connection) = began.map_err(|error| unreachable(server, error))?;
     let status = answer.status();
     let (mut body, mut rest, mut last) = (answer.into_body(), Vec::new(), None);
@@ -175,26 +173,13 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
     }
 }
 
-/// Has something begin. True if it does, and false if it is under way already.
-///
-/// # Errors
-/// As [`change`].
-pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
-    match post(server, token, path, Bytes::new(), PATIENCE).await {
-        Ok(_) => Ok(true),
-        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
 fn order(
     server: &AdminUrl,
     token: Option<&Secret>,
-    (method, path): (Method, &str),
+    path: &str,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, AdminError> {
-    let mut request =
-        Request::builder().method(method).uri(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
+    let mut request = Request::post(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
         let mut value = value.map_err(|_| unreachable(server, "the token cannot be sent in a header"))?;
@@ -222,7 +207,7 @@ async fn send(
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), AdminError> {
     let ask = async {
-        let (answer, connection) = ask(server, request).await?;
+        let (answer, connection) = exchange(server, request).await?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
         connection.abort();
@@ -232,7 +217,7 @@ async fn send(
     answer.map_err(|reason| unreachable(server, reason))
 }
 
-async fn ask(
+async fn exchange(
     server: &AdminUrl,
     mut request: Request<Full<Bytes>>,
 ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), String> {

@@ -100,6 +100,16 @@ impl Admin {
         }
     }
 
+    /// Begins to read and check everything at rest.
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
+        let repair = request.uri().query() == Some("repair=true");
+        let scrubber = self.inner.served.cache.scrubber();
+        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        let mut response = json(&scrubber.progress());
+        *response.status_mut() = status;
+        response
+    }
+
     async fn garbage(
         &self,
         work: impl FnOnce(&storage::Hosted) -> Result<Report, StorageError> + Send + 'static,
@@ -122,16 +132,6 @@ impl Admin {
         let inner = self.inner.clone();
         let work = |progress| async move { Copy::prepare(&inner.served, &order, client)?.run(&progress).await };
         told::steps("copy", work, CopyError::status).await
-    }
-
-    /// Begins to read and check everything at rest.
-    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
-        let repair = request.uri().query() == Some("repair=true");
-        let scrubber = self.inner.served.cache.scrubber();
-        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
-        let mut response = json(&scrubber.progress());
-        *response.status_mut() = status;
-        response
     }
 
     fn ready(&self) -> Response<Body> {

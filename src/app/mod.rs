@@ -2,6 +2,7 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod announcement;
 mod intake;
 mod stopped;
 mod systemd;
@@ -20,6 +21,7 @@ use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use self::announcement::{Addresses, announce};
 pub use self::intake::{Intake, IntakeError};
 pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
@@ -155,14 +157,12 @@ impl Server {
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());
         let pages = Admin::new(registry, permission, drain.clone(), served, clock.clone());
-        let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
-        tracing::info!(
-            mirror = %addresses.0,
-            admin = %addresses.1,
-            registry = addresses.2.map(|address| address.to_string()).as_deref(),
-            data_dir = %config.data_dir.as_path().display(),
-            "serving"
-        );
+        let addresses = Addresses {
+            mirror: mirror.local_addr(),
+            admin: admin.local_addr(),
+            registry: own.as_ref().map(Listener::local_addr),
+        };
+        announce(config, &addresses);
 
         let mirror = mirror.serve(
             move |request, peer| {
@@ -194,7 +194,7 @@ impl Server {
             last.clone(),
         );
         let operators = task::spawn("admin", admin);
-        let (mirror, admin, registry) = addresses;
+        let Addresses { mirror, admin, registry } = addresses;
         Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
     }
 

@@ -5,8 +5,11 @@
 mod cert;
 mod certificate;
 mod check_config;
+mod client_files;
 mod copy;
+mod daemon_json;
 mod distribution;
+mod doctor;
 mod export;
 mod failure;
 mod gc;
@@ -14,6 +17,7 @@ mod import;
 mod import_cache;
 mod log_writer;
 mod logging;
+mod mirror_url;
 mod new_password;
 mod output;
 mod process_environment;
@@ -55,6 +59,7 @@ enum Command {
     User(user::User),
     Cert(cert::Cert),
     Setup(setup::Setup),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command that the process was started with.
@@ -72,6 +77,7 @@ pub fn main() -> ExitCode {
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),
         Command::Setup(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -99,6 +105,7 @@ mod tests {
             ("check-config", "Passwords are masked"),
             ("status", "Exits with"),
             ("setup", "kept beside them"),
+            ("doctor", "Changes nothing"),
         ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");

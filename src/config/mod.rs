@@ -32,7 +32,7 @@ use spot::Spot;
 pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use credentials::read_token;
 pub use error::ConfigError;
-pub use keys::{is_in_effect, keys};
+pub use keys::{is_in_effect, keys, variable};
 pub use quantities::{Bandwidth, Count, Every, Size, Timeout, Ttl, Verify};
 pub use schema::{Admin, Cache, Config, Credential, Mirror, ProxyVariables, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};

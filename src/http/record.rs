@@ -12,15 +12,18 @@ use hyper::header::{CONTENT_LENGTH, HeaderValue, USER_AGENT};
 use hyper::{Method, Response, StatusCode, Uri};
 
 use super::body::Body;
+use super::headers;
 use super::metrics::Metrics;
 use crate::cache::{BrokenStream, Outcome};
 use crate::clock::Clock;
 use crate::oci::Digest;
+use crate::task::RequestId;
 
 /// What is known of a request while it is answered.
 pub struct Record {
     clock: Clock,
     metrics: Metrics,
+    id: RequestId,
     began: Instant,
     client: SocketAddr,
     method: Method,
@@ -47,6 +50,7 @@ impl Record {
     /// Begins with what the client sent.
     pub fn begin(clock: Clock, metrics: Metrics, client: SocketAddr, request: &hyper::Request<impl Sized>) -> Record {
         Record {
+            id: RequestId::random(),
             began: clock.tick(),
             clock,
             metrics,
@@ -64,6 +68,11 @@ impl Record {
             promised: None,
             ended: false,
         }
+    }
+
+    /// What it is called: in its line, in the lines of what it causes, and in its answer.
+    pub fn id(&self) -> RequestId {
+        self.id
     }
 
     /// What it turned out to ask for.
@@ -87,12 +96,25 @@ impl Record {
     }
 
     /// Goes along with the answer until its last byte.
-    pub fn attach(mut self, response: Response<Body>) -> Response<Recorded> {
+    pub fn attach(mut self, mut response: Response<Body>) -> Response<Recorded> {
+        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
+            response.headers_mut().insert(headers::REQUEST_ID, id);
+        }
         self.status = Some(response.status());
         self.ended = response.body().is_end_stream();
         let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         self.promised = length.filter(|_| !self.ended);
         response.map(|body| Recorded { body, record: self })
+    }
+
+    /// Called for each frame; the first one counts. What no cache decided has no outcome, and is over in no time.
+    fn first_byte(&mut self) {
+        if self.bytes == 0
+            && let Some(outcome) = self.outcome
+        {
+            let waited = self.clock.tick().saturating_duration_since(self.began);
+            self.metrics.began_to_answer(outcome.as_str(), waited.as_secs_f64());
+        }
     }
 
     fn method(&self) -> &'static str {
@@ -129,6 +151,7 @@ impl Drop for Record {
         self.metrics.answered(self.endpoint, self.method(), status, outcome, self.bytes, elapsed.as_secs_f64());
         tracing::info!(
             target: "larder::access",
+            request = self.id.as_str(),
             client = %self.client.ip(),
             method = self.method(),
             path = %Printable(self.target.path().as_bytes()),
@@ -164,6 +187,7 @@ impl hyper::body::Body for Recorded {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
+                self.record.first_byte();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => self.record.problem = Some(error.to_string()),

@@ -49,6 +49,47 @@ fn every_setup_command_in_the_documents_does_what_it_says() {
     assert!(tried >= 4, "the commands were not found");
 }
 
+/// Blocks of Larder's own configuration: clients' files are TOML, too.
+#[test]
+fn every_configuration_in_the_documents_is_accepted() {
+    let mut tried = 0;
+    for (path, text) in documents() {
+        let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for block in
+            blocks.filter(|block| ["[mirror]", "[registry]", "[[upstream]]"].iter().any(|ours| block.contains(ours)))
+        {
+            let home = tempfile::tempdir().unwrap();
+            fs::write(home.path().join("larder.toml"), block).unwrap();
+            let output = larder().current_dir(home.path()).args(["check-config", "larder.toml"]).output().unwrap();
+            assert!(output.status.success(), "{path:?}: {block}: {}", String::from_utf8_lossy(&output.stderr));
+            tried += 1;
+        }
+    }
+    assert!(tried >= 4, "the configurations were not found");
+}
+
+/// Every command of ours that people are told to type is one that there is, with options that it has.
+#[test]
+fn every_larder_command_in_the_documents_is_one_that_there_is() {
+    let mut tried = 0;
+    for (path, text) in documents() {
+        for line in shell_lines(&text) {
+            let line = line.split('#').next().unwrap().trim().trim_start_matches("sudo ");
+            let Some(arguments) = line.strip_prefix("larder ") else { continue };
+            let words: Vec<&str> = arguments.split(" && ").next().unwrap().split_whitespace().collect();
+            // Parsed as far as the help, which is then shown instead of doing it.
+            let output = larder().args(&words).arg("--help").output().unwrap();
+            assert!(output.status.success(), "{path:?}: {line}: {}", String::from_utf8_lossy(&output.stderr));
+            let help = String::from_utf8_lossy(&output.stdout).into_owned();
+            for option in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(help.contains(option), "{path:?}: {line}: there is no {option}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= 8, "the commands were not found");
+}
+
 #[test]
 fn every_file_that_the_documents_name_is_there() {
     for (path, text) in documents() {

@@ -45,6 +45,11 @@ impl Containerd {
         Self { daemon, containers: Cell::new(0), home }
     }
 
+    /// Its machine.
+    pub(super) fn home(&self) -> &Scratch {
+        &self.home
+    }
+
     pub(super) fn cannot_pull(&self, reference: &str) -> bool {
         let hosts = self.home.join("etc/containerd/certs.d");
         let mut pull = ctr(&self.home);

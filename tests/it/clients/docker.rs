@@ -39,6 +39,17 @@ impl Docker {
         Self { daemon: start(&home, false), tls: false, home }
     }
 
+    /// One on a machine whose `/etc` is that of `home`, with these variables.
+    pub(super) fn on_machine(home: Scratch, variables: &[(&str, &str)]) -> Self {
+        let daemon = start_with(&home, true, variables);
+        Self { daemon, tls: true, home }
+    }
+
+    /// Its machine.
+    pub(super) fn home(&self) -> &Scratch {
+        &self.home
+    }
+
     pub(super) fn docker(&self, arguments: &[&str]) -> String {
         run(docker(&self.home).args(arguments))
     }
@@ -94,6 +105,10 @@ impl Pusher for Docker {
 }
 
 fn start(home: &Scratch, tls: bool) -> Process {
+    start_with(home, tls, &[])
+}
+
+fn start_with(home: &Scratch, tls: bool, variables: &[(&str, &str)]) -> Process {
     let mut command = if tls {
         // Certificates have one place only.
         DOCKERD.command_over_etc(home.path(), &home.join("etc"))
@@ -105,6 +120,7 @@ fn start(home: &Scratch, tls: bool) -> Process {
     command.arg("--data-root").arg(home.join("root")).arg("--exec-root").arg(home.join("exec"));
     command.arg("--pidfile").arg(home.join("pid")).arg("--host").arg(socket(home));
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
+    command.envs(variables.iter().copied());
     let mut daemon = Process::spawn(DOCKERD.name, &mut command, home.join("log"));
     daemon.wait_until_ready(|daemon| daemon.log().contains("API listen on").then_some(()));
     daemon
@@ -116,6 +132,6 @@ fn docker(home: &Scratch) -> Command {
     command
 }
 
-fn socket(home: &Scratch) -> String {
+pub(super) fn socket(home: &Scratch) -> String {
     format!("unix://{}", home.join("sock").display())
 }

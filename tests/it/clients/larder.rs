@@ -33,6 +33,11 @@ impl Larder {
         Self::start(&upstream.url(), BRIEFLY, false, None)
     }
 
+    /// One whose upstream is gone, at an address of the test's choosing.
+    pub(super) fn alone_at(mirror: SocketAddr, tls: bool) -> Self {
+        Self::start_at(mirror, "http://127.0.0.1:1", BRIEFLY, tls, None)
+    }
+
     /// The same, with a certificate that nobody trusts before being told to.
     pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
         Self::start(&upstream.url(), BRIEFLY, true, None)
@@ -49,8 +54,12 @@ impl Larder {
     }
 
     fn start(upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
+        Self::start_at(private_address(), upstream, cache, tls, rules)
+    }
+
+    fn start_at(mirror: SocketAddr, upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
         let home = Scratch::new("mirror");
-        let (mirror, admin, registry) = (private_address(), private_address(), private_address());
+        let (admin, registry) = (private_address(), private_address());
         let ca = tls.then(|| certificates(mirror, &home));
         let own = match &ca {
             Some(_) => format!("tls = {{ cert = {:?}, key = {:?} }}", home.join("cert.pem"), home.join("key.pem")),
@@ -91,6 +100,16 @@ impl Larder {
         self.registry
     }
 
+    /// What clients call it.
+    pub(super) fn url(&self) -> String {
+        format!("{}://{}", if self.is_tls() { "https" } else { "http" }, self.mirror)
+    }
+
+    /// The authority's certificate.
+    pub(super) fn ca(&self) -> &Path {
+        self.ca.as_deref().unwrap()
+    }
+
     pub(super) fn is_tls(&self) -> bool {
         self.ca.is_some()
     }
@@ -106,9 +125,8 @@ impl Larder {
     }
 
     fn set_up_with(&self, client: &str, root: &Path, ca: Option<&Path>) {
-        let scheme = if self.is_tls() { "https" } else { "http" };
         let mut command = command(env!("CARGO_BIN_EXE_larder"), self.home.path());
-        command.args(["setup", client, "--mirror", &format!("{scheme}://{}", self.mirror)]);
+        command.args(["setup", client, "--mirror", &self.url()]);
         command.args(["--registry", "docker.io", "--registry", "ghcr.io", "--write", "--root"]).arg(root);
         if let Some(ca) = ca {
             command.arg("--ca").arg(ca);

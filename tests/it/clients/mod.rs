@@ -6,6 +6,7 @@
 
 mod containerd;
 mod docker;
+mod doctor;
 mod http;
 mod images;
 mod larder;

@@ -43,18 +43,26 @@ impl Program {
 
     /// The same on a machine whose `/etc` has, over what is there, the files of `etc`: the places where users have them.
     pub(super) fn command_over_etc(self, home: &Path, etc: &Path) -> Command {
-        let top = home.join("etc-top");
-        fs::create_dir_all(&top).unwrap();
-        let mut command = command("unshare", home);
-        command.args(["--mount", "sh", "-c", OVER_ETC]).arg(etc).arg(top);
-        command.arg(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)));
-        command
+        command_over_etc(self.installed(), home, etc)
     }
 
     /// The program with a clean environment: no credentials, proxies or settings of whoever runs the tests.
     pub(super) fn command(self, home: &Path) -> Command {
-        command(self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package)), home)
+        command(self.installed(), home)
     }
+
+    fn installed(self) -> PathBuf {
+        self.path().unwrap_or_else(|| panic!("no {}: apt-get install {}", self.name, self.package))
+    }
+}
+
+/// A program that sees the files of `etc` over this machine's `/etc`.
+pub(super) fn command_over_etc(program: impl AsRef<OsStr>, home: &Path, etc: &Path) -> Command {
+    let top = home.join("etc-top");
+    fs::create_dir_all(&top).unwrap();
+    let mut command = command("unshare", home);
+    command.args(["--mount", "sh", "-c", OVER_ETC]).arg(etc).arg(top).arg(program);
+    command
 }
 
 /// Lays a directory over this machine's `/etc`, for one program and its children. What they write there is gone with
