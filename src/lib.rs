@@ -14,6 +14,8 @@ pub mod task;
 
 // Tools.
 pub mod access;
+pub mod archive;
+pub mod client;
 pub mod oci_layout;
 pub mod routing;
 pub mod server;

@@ -19,8 +19,8 @@ use crate::cache::{Cache, CacheError, OnBehalfOf, Purpose};
 use crate::hosted::{Hosted, HostedError, NewManifest};
 use crate::http::Ours;
 use crate::oci::{
-    Descriptor, Digest, ImageName, ImageNameError, Manifest, ManifestError, NoPlatform, Platform, Reference, RepoName,
-    Repository, Tag,
+    Descriptor, Digest, ImageName, ImageNameError, Manifest, ManifestError, NoPlatform, NoSuchPlatform, Platform,
+    Reference, RepoName, Repository, Tag, chosen, narrowed,
 };
 use crate::routing::RouteError;
 
@@ -98,14 +98,12 @@ pub enum CopyError {
     #[error("{0} is an image for one platform, so there is none to choose: leave --platform out")]
     OnePlatform(String),
     /// The chosen platform is not in it.
-    #[error("{image} has no {wanted}; it has {offered}")]
+    #[error("{image} {reason}")]
     NoSuchPlatform {
         /// The source.
         image: String,
-        /// What was asked for.
-        wanted: String,
         /// What there is.
-        offered: String,
+        reason: NoSuchPlatform,
     },
     /// It has no end.
     #[error("{0} has more than {MAX_MANIFESTS} manifests")]
@@ -283,29 +281,12 @@ impl<'a> Copy<'a> {
         if !root.manifest.media_type.is_index() {
             return Err(CopyError::OnePlatform(image()));
         }
-        let offered: Vec<(&Platform, Digest)> = root
-            .manifest
-            .manifests
-            .iter()
-            .filter(|descriptor| !descriptor.is_attestation())
-            .filter_map(|descriptor| Some((descriptor.platform.as_ref()?, descriptor.digest)))
-            .collect();
-        let mut chosen = Vec::new();
-        for wanted in &self.platforms {
-            let matching: Vec<Digest> =
-                offered.iter().filter(|(platform, _)| wanted.covers(platform)).map(|(_, digest)| *digest).collect();
-            if matching.is_empty() {
-                let offered = offered.iter().map(|(platform, _)| platform.to_string()).collect::<Vec<_>>().join(", ");
-                return Err(CopyError::NoSuchPlatform { image: image(), wanted: wanted.to_string(), offered });
-            }
-            chosen.extend(matching);
-        }
-        chosen.sort_unstable();
-        chosen.dedup();
+        let chosen = chosen(&root.manifest, &self.platforms)
+            .map_err(|reason| CopyError::NoSuchPlatform { image: image(), reason })?;
         if let [only] = chosen.as_slice() {
             return Ok((self.source.manifest(&Reference::Digest(*only)).await?, false));
         }
-        let bytes = narrowed(&root.bytes, &chosen);
+        let bytes: Bytes = narrowed(&root.bytes, &chosen).into();
         let manifest = Manifest::parse(&bytes).map_err(|error| CopyError::Manifest(image(), error))?;
         Ok((Found { digest: Digest::sha256(&bytes), bytes, manifest }, true))
     }
@@ -389,44 +370,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// An index of the chosen manifests and what attests to them, everything else as it was.
-fn narrowed(index: &[u8], chosen: &[Digest]) -> Bytes {
-    let mut index: Value = serde_json::from_slice(index).unwrap_or_default();
-    if let Some(manifests) = index.get_mut("manifests").and_then(Value::as_array_mut) {
-        manifests.retain(|entry| {
-            let about = entry.pointer("/annotations/vnd.docker.reference.digest").or_else(|| entry.get("digest"));
-            let about = about.and_then(Value::as_str).and_then(|text| text.parse().ok());
-            about.is_some_and(|digest: Digest| chosen.contains(&digest))
-        });
-    }
-    serde_json::to_vec(&index).unwrap_or_default().into()
-}
-
 /// Nobody who listens any more: that is for whoever runs it to notice.
 async fn say(progress: &Sender<Value>, step: Value) {
     let _ = progress.send(step).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_index_is_narrowed_to_what_was_chosen_and_what_attests_to_it() {
-        let [one, two, statement, other] = [1, 2, 3, 4].map(|n| Digest::sha256(&[n]));
-        let entry = |digest: &Digest| json!({"digest": digest.to_string(), "size": 1, "mediaType": "m"});
-        let attests = |digest: &Digest, to: &Digest| {
-            let mut entry = entry(digest);
-            entry["annotations"] = json!({"vnd.docker.reference.digest": to.to_string()});
-            entry
-        };
-        let index = json!({"schemaVersion": 2, "annotations": {"a": "b"},
-            "manifests": [entry(&one), entry(&two), attests(&statement, &one), attests(&other, &two)]});
-        let narrow: Value = serde_json::from_slice(&narrowed(index.to_string().as_bytes(), &[one])).unwrap();
-        assert_eq!(narrow["manifests"], json!([entry(&one), attests(&statement, &one)]));
-        assert_eq!(
-            (&narrow["annotations"], &narrow["schemaVersion"]),
-            (&index["annotations"], &index["schemaVersion"])
-        );
-    }
 }

@@ -5,6 +5,7 @@
 mod announcement;
 mod backup;
 mod error;
+mod intake;
 mod stopped;
 mod systemd;
 mod wiring;
@@ -21,6 +22,7 @@ use tokio::task::JoinHandle;
 use self::announcement::{Addresses, announce};
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
+pub use self::intake::{Intake, IntakeError};
 pub use self::stopped::open_stopped;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};

@@ -9,9 +9,13 @@ mod check_config;
 mod client_files;
 mod copy;
 mod daemon_json;
+mod distribution;
 mod doctor;
+mod export;
 mod failure;
 mod gc;
+mod import;
+mod import_cache;
 mod log_writer;
 mod logging;
 mod mirror_url;
@@ -27,8 +31,10 @@ mod serve;
 mod setup;
 mod status;
 mod status_text;
+mod transfer;
 mod trust_places;
 mod user;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -51,6 +57,9 @@ enum Command {
     Backup(backup::Backup),
     Restore(restore::Restore),
     Copy(copy::Copy),
+    Warm(warm::Warm),
+    Export(export::Export),
+    Import(import::Import),
     Gc(gc::Gc),
     Status(status::Status),
     User(user::User),
@@ -68,6 +77,9 @@ pub fn main() -> ExitCode {
         Command::Backup(command) => command.run(),
         Command::Restore(command) => command.run(),
         Command::Copy(command) => command.run(),
+        Command::Warm(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Gc(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),

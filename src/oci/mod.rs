@@ -4,6 +4,7 @@
 //! types is valid, and none of them can name a place outside the directory that it is joined to.
 
 pub mod byte_range;
+pub mod choice;
 pub mod descriptor;
 pub mod digest;
 pub mod error_code;
@@ -14,6 +15,7 @@ pub mod name;
 pub mod referrer;
 
 pub use byte_range::{ByteRange, RangeHeader};
+pub use choice::{NoSuchPlatform, chosen, narrowed};
 pub use descriptor::{Descriptor, NoPlatform, Platform};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
 pub use error_code::ErrorCode;
