@@ -14,6 +14,7 @@ pub mod task;
 
 // Tools.
 pub mod access;
+pub mod oci_layout;
 pub mod routing;
 pub mod server;
 
@@ -22,6 +23,7 @@ pub mod storage;
 pub mod upstream;
 
 // Beams.
+pub mod backup;
 pub mod cache;
 pub mod hosted;
 

@@ -2,7 +2,11 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod announcement;
+mod backup;
 mod error;
+mod stopped;
+mod systemd;
 mod wiring;
 
 use std::net::SocketAddr;
@@ -14,9 +18,12 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use self::announcement::{Addresses, announce};
+pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
+pub use self::stopped::open_stopped;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
-use crate::admin::{Admin, Permission};
+use crate::admin::{Admin, Permission, Served};
 use crate::cache::{Cache, ScrubProgress};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -77,18 +84,17 @@ impl Server {
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone() };
+        let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
-        let pages =
-            Admin::new(registry, Permission::new(config.admin.token.clone()), drain.clone(), cache, clock.clone());
-        let addresses = (mirror.local_addr(), admin.local_addr(), own.as_ref().map(Listener::local_addr));
-        tracing::info!(
-            mirror = %addresses.0,
-            admin = %addresses.1,
-            registry = addresses.2.map(|address| address.to_string()).as_deref(),
-            data_dir = %config.data_dir.as_path().display(),
-            "serving"
-        );
+        let permission = Permission::new(config.admin.token.clone());
+        let pages = Admin::new(registry, permission, drain.clone(), served, clock.clone());
+        let addresses = Addresses {
+            mirror: mirror.local_addr(),
+            admin: admin.local_addr(),
+            registry: own.as_ref().map(Listener::local_addr),
+        };
+        announce(config, &addresses);
 
         let mirror = mirror.serve(
             move |request, peer| {
@@ -120,7 +126,7 @@ impl Server {
             last.clone(),
         );
         let operators = task::spawn("admin", admin);
-        let (mirror, admin, registry) = addresses;
+        let Addresses { mirror, admin, registry } = addresses;
         Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
     }
 
@@ -157,8 +163,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
         task::spawn("systemd", async {
-            tell_systemd(NotifyState::Ready).await;
-            feed_watchdog().await;
+            systemd::tell(NotifyState::Ready).await;
+            systemd::feed_watchdog().await;
         });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
@@ -169,7 +175,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
                 // Past a second systemd is not waited for: clients are.
-                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), systemd::tell(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -203,26 +209,6 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     };
     task::blocking(move || store.close()).await;
     Ok(done)
-}
-
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
-/// listen, so nothing that clients wait for may stand behind it.
-async fn tell_systemd(state: NotifyState<'static>) {
-    task::blocking(move || {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
-            tracing::warn!(%error, ?state, "systemd cannot be told");
-        }
-    })
-    .await;
-}
-
-/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-async fn feed_watchdog() {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        tell_systemd(NotifyState::Watchdog).await;
-        tokio::time::sleep(limit / 2).await;
-    }
 }
 
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.

@@ -40,13 +40,16 @@ pub fn show_cap(config: &Config, registry: &Registry) {
     cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
 }
 
+/// Where things are kept, and how much.
+pub fn store_settings(config: &Config) -> storage::Settings {
+    let limits = storage::Limits { max_size: config.cache.max_size.bytes(), min_free: config.cache.min_free.bytes() };
+    let (data_dir, verify) = (config.data_dir.as_path().to_owned(), config.cache.verify.get());
+    storage::Settings { data_dir, index_cache: INDEX_CACHE, limits, verify }
+}
+
 /// The data directory.
 pub async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let limits = storage::Limits { max_size: config.cache.max_size.bytes(), min_free: config.cache.min_free.bytes() };
-    let verify = config.cache.verify.get();
-    let data_dir = config.data_dir.as_path().to_owned();
-    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, limits, verify };
-    let (clock, registry) = (clock.clone(), registry.clone());
+    let (settings, clock, registry) = (store_settings(config), clock.clone(), registry.clone());
     task::blocking(move || Store::open(settings, clock, &registry)).await
 }
 
@@ -63,6 +66,7 @@ pub async fn ours(config: &Config, own: &config::Registry, store: &Store, clock:
         },
         htpasswd: own.htpasswd.as_ref().map(|file| file.as_path().to_owned()),
         token_key: task::blocking(move || TokenKey::open(&key)).await?,
+        public: own.public_url.as_ref().and_then(|url| access::Origin::of_url(url.as_str())),
     };
     let access = Access::open(settings, clock.clone()).await?;
     let (store, clock) = (store.clone(), clock.clone());

@@ -16,6 +16,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::log_writer::{Flush, LogWriter};
+use crate::task;
 
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,13 +42,45 @@ pub(super) fn start(filter: &str, format: LogFormat) -> Result<Flush, String> {
         LogFormat::Text => lines
             .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty()))
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
-            .event_format(Lines(Format::default()))
+            .event_format(WithCause { lines: Lines(Format::default()), is_json: false })
             .try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.map_event_format(|lines| WithCause { lines, is_json: true }).try_init()
+        }
     };
     started.map_err(|error| error.to_string())?;
     Ok(writer.flush_at_the_end())
 }
+
+/// Adds to a line the request that caused it, if one did; the request's own line has it already. Such a line has no colour.
+struct WithCause<F> {
+    lines: F,
+    is_json: bool,
+}
+
+impl<S, N, F> FormatEvent<S, N> for WithCause<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(request) = task::request().filter(|_| event.metadata().target() != ACCESS) else {
+            return self.lines.format_event(context, writer, event);
+        };
+        let mut line = String::new();
+        self.lines.format_event(context, Writer::new(&mut line), event)?;
+        let line = line.trim_end_matches('\n');
+        match line.strip_suffix('}').filter(|_| self.is_json) {
+            Some(line) => writeln!(writer, "{line},\"request\":\"{}\"}}", request.as_str()),
+            None => writeln!(writer, "{line} request=\"{}\"", request.as_str()),
+        }
+    }
+}
+
+/// The target of the line of each request.
+const ACCESS: &str = "larder::access";
 
 /// Lines as tracing writes them, but for the one of each request: a busy server writes little else, and so it is written
 /// without detours, and without the names of the tasks that every request is answered in.
@@ -60,7 +93,7 @@ where
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
         let target = event.metadata().target();
-        if target != "larder::access" || writer.has_ansi_escapes() {
+        if target != ACCESS || writer.has_ansi_escapes() {
             return self.0.format_event(context, writer, event);
         }
         SystemTime.format_time(&mut writer)?;
@@ -164,7 +197,7 @@ mod tests {
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
-            .event_format(Lines(Format::default()))
+            .event_format(WithCause { lines: Lines(Format::default()), is_json: false })
             .finish();
         tracing::subscriber::with_default(lines, || {
             let agent = "docker/1 \u{1b}[2J\r\nINFO forged\u{202e}\u{85}\0";
@@ -187,5 +220,30 @@ mod tests {
             "{}",
             lines[1]
         );
+    }
+
+    #[tokio::test]
+    async fn a_line_that_a_request_caused_says_which() {
+        let id = task::RequestId::random();
+        let captured = [Captured::default(), Captured::default()];
+        let [text, json] = captured.clone();
+        let text = tracing_subscriber::fmt().with_writer(move || text.clone()).with_ansi(false);
+        let text = text.event_format(WithCause { lines: Lines(Format::default()), is_json: false }).finish();
+        let json = tracing_subscriber::fmt().with_writer(move || json.clone()).json().flatten_event(true);
+        let json = json.map_event_format(|lines| WithCause { lines, is_json: true }).finish();
+        for lines in [tracing::Dispatch::new(text), tracing::Dispatch::new(json)] {
+            tracing::dispatcher::with_default(&lines, || tracing::warn!(n = 1, "nobody's"));
+            let caused = task::caused_by(id, async { tracing::warn!(n = 2, "somebody's") });
+            let caused = tracing::instrument::WithSubscriber::with_subscriber(caused, lines);
+            caused.await;
+        }
+        let [text, json] = captured.map(|captured| String::from_utf8(captured.0.lock().unwrap().clone()).unwrap());
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(
+            !lines[0].contains("request=") && lines[1].ends_with(&format!("n=2 request=\"{}\"", id.as_str())),
+            "{text}"
+        );
+        let lines: Vec<serde_json::Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!((&lines[0]["request"], &lines[1]["request"]), (&serde_json::Value::Null, &id.as_str().into()));
     }
 }

@@ -2,16 +2,25 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod backup;
 mod cert;
 mod certificate;
 mod check_config;
+mod client_files;
+mod copy;
+mod daemon_json;
+mod doctor;
 mod failure;
+mod gc;
 mod log_writer;
 mod logging;
+mod mirror_url;
 mod new_password;
 mod output;
 mod process_environment;
+mod progress_bar;
 mod replace_file;
+mod restore;
 mod running_server;
 mod scrub;
 mod serve;
@@ -34,14 +43,20 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Scrub(scrub::Scrub),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    Copy(copy::Copy),
+    Gc(gc::Gc),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
     Setup(setup::Setup),
+    Doctor(doctor::Doctor),
 }
 
 /// Runs the command that the process was started with.
@@ -50,10 +65,15 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Scrub(command) => command.run(),
+        Command::Backup(command) => command.run(),
+        Command::Restore(command) => command.run(),
+        Command::Copy(command) => command.run(),
+        Command::Gc(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),
         Command::Setup(command) => command.run(),
+        Command::Doctor(command) => command.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +101,7 @@ mod tests {
             ("check-config", "Passwords are masked"),
             ("status", "Exits with"),
             ("setup", "kept beside them"),
+            ("doctor", "Changes nothing"),
         ] {
             let help = cli.find_subcommand(command).unwrap().clone().render_long_help().to_string();
             assert!(help.contains(detail), "{help}");

@@ -22,9 +22,9 @@ pub(super) struct Serve {
     /// The configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
     config: Option<PathBuf>,
-    /// What to log: a level (error, warn, info, debug, trace), or levels by module.
-    #[arg(long, value_name = "FILTER", env = "LARDER_LOG", default_value = "info")]
-    log: String,
+    /// What to log: a level (error, warn, info, debug, trace), or levels by module. Without it RUST_LOG counts, or info.
+    #[arg(long, value_name = "FILTER", env = "LARDER_LOG")]
+    log: Option<String>,
     /// How to log, on standard error.
     #[arg(long, value_name = "FORMAT", env = "LARDER_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
@@ -34,7 +34,8 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let environment = variables()?;
         let config = Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
-        let _flush = logging::start(&self.log, self.log_format).map_err(Failure::wrong_use)?;
+        let filter = self.log.filter(|filter| !filter.is_empty()).or_else(|| std::env::var("RUST_LOG").ok());
+        let _flush = logging::start(&filter.unwrap_or_default(), self.log_format).map_err(Failure::wrong_use)?;
         for setting in config.not_yet_in_effect() {
             tracing::warn!("this version does not act on {setting}");
         }

@@ -24,6 +24,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("registry.tls.cert", Now),
     ("registry.tls.key", Now),
     ("registry.tls.client_ca", Now),
+    ("registry.public_url", Now),
     ("registry.htpasswd", Now),
     ("registry.anonymous", Now),
     ("registry.repository.pattern", Now),
@@ -103,7 +104,7 @@ pub(super) fn shape(key: &str) -> Option<Shape> {
 }
 
 /// The environment variable that overrides `key`; none if it is in a section of which there can be many and no default.
-pub(super) fn variable(key: &str) -> Option<String> {
+pub fn variable(key: &str) -> Option<String> {
     let one_of_many = ["registry.repository", "upstream.credentials"].iter().any(|section| is_within(key, section));
     (!one_of_many).then(|| format!("LARDER_{}", key.replace('.', "_").to_ascii_uppercase()))
 }

@@ -32,7 +32,7 @@ use spot::Spot;
 pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use credentials::read_token;
 pub use error::ConfigError;
-pub use keys::{is_in_effect, keys};
+pub use keys::{is_in_effect, keys, variable};
 pub use quantities::{Bandwidth, Count, Every, Size, Timeout, Ttl, Verify};
 pub use schema::{Admin, Cache, Config, Credential, Mirror, ProxyVariables, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
@@ -75,6 +75,12 @@ impl Config {
             differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
         });
         settings.collect()
+    }
+
+    /// The section `[registry]` as a file that gives it again, if there is one. It has no passwords.
+    pub fn registry_as_toml(&self) -> Option<String> {
+        let registry = as_toml(self).get("registry")?.clone();
+        toml::to_string(&toml::Table::from_iter([("registry".to_owned(), registry)])).ok()
     }
 
     /// The configuration as a file that gives it again, but for the passwords.

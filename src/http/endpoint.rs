@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
+use super::nonce::Nonce;
 use crate::oci::{Algorithm, Digest, DigestError, NameError, Reference, RepoName, Tag};
 use crate::storage::UploadId;
 
@@ -18,6 +19,8 @@ pub enum Endpoint {
     Base,
     /// `/v2/_catalog`
     Catalog(Page),
+    /// `/v2/_larder/probe/<nonce>`
+    Probe(Nonce),
     /// `/v2/<name>/manifests/<reference>`
     Manifest(RepoName, Reference),
     /// `/v2/<name>/blobs/<digest>`
@@ -112,6 +115,7 @@ impl Endpoint {
         match self {
             Endpoint::Base => "base",
             Endpoint::Catalog(_) => "catalog",
+            Endpoint::Probe(_) => "probe",
             Endpoint::Manifest(..) => "manifest",
             Endpoint::Blob(..) => "blob",
             Endpoint::Uploads(..) | Endpoint::Upload(..) => "upload",
@@ -123,7 +127,7 @@ impl Endpoint {
     /// The repository that it is about, if it is about one.
     pub fn repository(&self) -> Option<&RepoName> {
         match self {
-            Endpoint::Base | Endpoint::Catalog(_) => None,
+            Endpoint::Base | Endpoint::Catalog(_) | Endpoint::Probe(_) => None,
             Endpoint::Manifest(name, _)
             | Endpoint::Blob(name, _)
             | Endpoint::Uploads(name, _)
@@ -155,6 +159,9 @@ fn endpoint(path: &str, query: &Query) -> Result<Endpoint, TargetError> {
     };
     if rest == "_catalog" {
         return Ok(Endpoint::Catalog(query.page()?));
+    }
+    if let Some(nonce) = rest.strip_prefix("_larder/probe/") {
+        return Nonce::parse(nonce).map(Endpoint::Probe).ok_or(TargetError::NotFound);
     }
     let (rest, last) = rest.rsplit_once('/').ok_or(TargetError::NotFound)?;
     let (name, kind) = rest.rsplit_once('/').ok_or(TargetError::NotFound)?;

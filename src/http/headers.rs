@@ -18,6 +18,8 @@ pub const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 pub const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 /// How the answer came about.
 pub const CACHE: HeaderName = HeaderName::from_static("x-larder-cache");
+/// What the request is called in the log.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const IMMUTABLE: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 const ASK_AGAIN: HeaderValue = HeaderValue::from_static("no-cache");

@@ -73,7 +73,7 @@ pub async fn read(
             let found = hosted.referrers(name, digest).await.map_err(ApiError::from_hosted)?;
             referrers(found, asked, digest, wanted, asked_by.method)
         }
-        Endpoint::Base | Endpoint::Catalog(_) | Endpoint::Uploads(..) | Endpoint::Upload(..) => {
+        Endpoint::Base | Endpoint::Catalog(_) | Endpoint::Probe(_) | Endpoint::Uploads(..) | Endpoint::Upload(..) => {
             Err(ApiError::from_hosted(HostedError::NoRepository))
         }
     }

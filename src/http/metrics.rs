@@ -11,6 +11,7 @@ use crate::metric;
 pub struct Metrics {
     requests: IntCounterVec,
     seconds: HistogramVec,
+    first_byte: HistogramVec,
     bytes: IntCounterVec,
 }
 
@@ -30,6 +31,12 @@ impl Metrics {
                 "From a request's headers to the last byte of its answer.",
                 &["endpoint", "outcome"],
             ),
+            first_byte: metric::histograms(
+                registry,
+                "larder_first_byte_seconds",
+                "From a request's headers to the first byte of its answer's body.",
+                &["outcome"],
+            ),
             bytes: metric::counters(
                 registry,
                 "larder_response_bytes_total",
@@ -37,6 +44,11 @@ impl Metrics {
                 &["outcome"],
             ),
         }
+    }
+
+    /// The first byte of a body is on its way.
+    pub fn began_to_answer(&self, outcome: &str, seconds: f64) {
+        self.first_byte.with_label_values(&[outcome]).observe(seconds);
     }
 
     /// One request is done.

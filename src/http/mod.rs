@@ -16,6 +16,8 @@ mod hosted;
 mod listing;
 mod manifest;
 mod metrics;
+mod nonce;
+mod probe;
 mod record;
 mod registry;
 mod render;
@@ -33,6 +35,8 @@ pub use self::registry::Registry;
 use self::answer::Answer;
 use self::endpoint::{Endpoint, Target, TargetError};
 use self::error::ApiError;
+use self::nonce::Nonce;
+use self::probe::Arrivals;
 use self::record::{Record, Recorded};
 use self::render::{base, render};
 use crate::cache::Cache;
@@ -40,6 +44,7 @@ use crate::clock::Clock;
 use crate::oci::RepoName;
 use crate::routing::{Route, Routes};
 use crate::server::{self, Peer};
+use crate::task;
 
 /// Answers requests to the mirror. Clones share everything.
 #[derive(Clone)]
@@ -52,6 +57,7 @@ struct Inner {
     routes: Routes,
     // None: there is no private registry, and every name is an upstream's.
     ours: Option<Ours>,
+    arrivals: Arrivals,
     clock: Clock,
     metrics: Metrics,
 }
@@ -59,14 +65,15 @@ struct Inner {
 impl Mirror {
     /// The door to `cache`. Names that are `ours` are never looked for there.
     pub fn new(cache: Arc<Cache>, routes: Routes, ours: Option<Ours>, clock: Clock, metrics: Metrics) -> Mirror {
-        Mirror { inner: Arc::new(Inner { cache, routes, ours, clock, metrics }) }
+        let arrivals = Arrivals::new(clock.clone());
+        Mirror { inner: Arc::new(Inner { cache, routes, ours, arrivals, clock, metrics }) }
     }
 
     /// Answers one request. A request's body is never read.
     pub async fn handle<B>(&self, request: Request<B>, peer: Peer) -> Response<Recorded> {
         let inner = &self.inner;
         let mut record = Record::begin(inner.clock.clone(), inner.metrics.clone(), peer.address, &request);
-        let mut response = match inner.answer(&request, &mut record, peer).await {
+        let mut response = match task::caused_by(record.id(), inner.answer(&request, &mut record, peer)).await {
             Ok(Answer { mut response, outcome, subject, is_fallback }) => {
                 if let Some(outcome) = outcome {
                     response.headers_mut().insert(headers::CACHE, HeaderValue::from_static(outcome.as_str()));
@@ -100,12 +107,16 @@ impl Inner {
         record.endpoint(target.endpoint.name());
         let Peer { address, files, .. } = peer;
         let (ns, client) = (target.ns.as_deref(), address.ip());
+        if let Some(nonce) = target.endpoint.repository().and_then(Nonce::of) {
+            return Err(self.arrivals.note(nonce, headers));
+        }
         if let Some((ours, name)) = self.our_name(&target.endpoint, ns) {
             return hosted::shown(ours, &name, &target.endpoint, Asked { method, headers }, files).await;
         }
         let cache = &self.cache;
         match &target.endpoint {
             Endpoint::Base => base(method),
+            Endpoint::Probe(nonce) => self.arrivals.tell(*nonce, headers, method),
             Endpoint::Catalog(page) => listing::catalog(cache, page, method).await,
             Endpoint::Uploads(..) | Endpoint::Upload(..) => Err(TargetError::NotFound.into()),
             Endpoint::Manifest(name, reference) => {

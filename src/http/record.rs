@@ -12,15 +12,18 @@ use hyper::header::{CONTENT_LENGTH, HeaderValue, USER_AGENT};
 use hyper::{Method, Response, StatusCode, Uri};
 
 use super::body::Body;
+use super::headers;
 use super::metrics::Metrics;
 use crate::cache::{BrokenStream, Outcome};
 use crate::clock::Clock;
 use crate::oci::Digest;
+use crate::task::RequestId;
 
 /// What is known of a request while it is answered.
 pub struct Record {
     clock: Clock,
     metrics: Metrics,
+    id: RequestId,
     began: Instant,
     client: SocketAddr,
     method: Method,
@@ -31,6 +34,7 @@ pub struct Record {
     outcome: Option<Outcome>,
     subject: Option<Digest>,
     is_fallback: bool,
+    account: Option<Box<str>>,
     problem: Option<String>,
     // None if the client left before there was one.
     status: Option<StatusCode>,
@@ -47,6 +51,7 @@ impl Record {
     /// Begins with what the client sent.
     pub fn begin(clock: Clock, metrics: Metrics, client: SocketAddr, request: &hyper::Request<impl Sized>) -> Record {
         Record {
+            id: RequestId::random(),
             began: clock.tick(),
             clock,
             metrics,
@@ -58,6 +63,7 @@ impl Record {
             outcome: None,
             subject: None,
             is_fallback: false,
+            account: None,
             problem: None,
             status: None,
             bytes: 0,
@@ -66,9 +72,19 @@ impl Record {
         }
     }
 
+    /// What it is called: in its line, in the lines of what it causes, and in its answer.
+    pub fn id(&self) -> RequestId {
+        self.id
+    }
+
     /// What it turned out to ask for.
     pub fn endpoint(&mut self, endpoint: &'static str) {
         self.endpoint = endpoint;
+    }
+
+    /// Whose account asks, as a password or a token has proved; nobody's name that was only claimed.
+    pub fn account(&mut self, name: Option<&str>) {
+        self.account = name.map(|name| name.chars().take(MAX_TEXT).collect());
     }
 
     /// How the answer came about, the digest that is served, and whether a fallback said that the tag means it.
@@ -87,12 +103,25 @@ impl Record {
     }
 
     /// Goes along with the answer until its last byte.
-    pub fn attach(mut self, response: Response<Body>) -> Response<Recorded> {
+    pub fn attach(mut self, mut response: Response<Body>) -> Response<Recorded> {
+        if let Ok(id) = HeaderValue::from_str(self.id.as_str()) {
+            response.headers_mut().insert(headers::REQUEST_ID, id);
+        }
         self.status = Some(response.status());
         self.ended = response.body().is_end_stream();
         let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
         self.promised = length.filter(|_| !self.ended);
         response.map(|body| Recorded { body, record: self })
+    }
+
+    /// Called for each frame; the first one counts. What no cache decided has no outcome, and is over in no time.
+    fn first_byte(&mut self) {
+        if self.bytes == 0
+            && let Some(outcome) = self.outcome
+        {
+            let waited = self.clock.tick().saturating_duration_since(self.began);
+            self.metrics.began_to_answer(outcome.as_str(), waited.as_secs_f64());
+        }
     }
 
     fn method(&self) -> &'static str {
@@ -129,7 +158,10 @@ impl Drop for Record {
         self.metrics.answered(self.endpoint, self.method(), status, outcome, self.bytes, elapsed.as_secs_f64());
         tracing::info!(
             target: "larder::access",
+            request = self.id.as_str(),
             client = %self.client.ip(),
+            // As a text and not as it prints: quoted, and escaped.
+            account = self.account.as_deref(),
             method = self.method(),
             path = %Printable(self.target.path().as_bytes()),
             status = self.status.map_or(0, |status| status.as_u16()),
@@ -164,6 +196,7 @@ impl hyper::body::Body for Recorded {
         let frame = Pin::new(&mut self.body).poll_frame(context);
         match &frame {
             Poll::Ready(Some(Ok(frame))) => {
+                self.record.first_byte();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
             Poll::Ready(Some(Err(error))) => self.record.problem = Some(error.to_string()),

@@ -102,7 +102,9 @@ impl Listener {
         let Settings { name, listen, tls, mut limits } = settings;
         let tls = match tls {
             Some(files) => {
-                Some(task::blocking(move || Tls::load(files)).await.map_err(|source| BindError::Tls { name, source })?)
+                let expiry = metrics.certificate_expiry(name);
+                let loaded = task::blocking(move || Tls::load(files, expiry)).await;
+                Some(loaded.map_err(|source| BindError::Tls { name, source })?)
             }
             None => None,
         };

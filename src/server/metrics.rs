@@ -4,21 +4,29 @@ use prometheus::{IntGauge, IntGaugeVec, Registry};
 
 use crate::metric;
 
-/// Counts connections.
+/// Counts connections, and knows when certificates end.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     connections: IntGaugeVec,
+    expiry: IntGaugeVec,
 }
 
 impl Metrics {
     /// Registers the figures. One is enough for all listeners.
     pub fn new(registry: &Registry) -> Metrics {
         let connections = metric::gauges(registry, "larder_connections", "Open connections of clients.", &["listener"]);
-        Metrics { connections }
+        let help = "When the certificate of a listener with TLS ends, in seconds since 1970.";
+        let expiry = metric::gauges(registry, "larder_certificate_expiry_timestamp_seconds", help, &["listener"]);
+        Metrics { connections, expiry }
     }
 
     /// The open connections of one listener.
     pub fn connections(&self, listener: &'static str) -> IntGauge {
         self.connections.with_label_values(&[listener])
+    }
+
+    /// When the certificate of one listener ends.
+    pub fn certificate_expiry(&self, listener: &'static str) -> IntGauge {
+        self.expiry.with_label_values(&[listener])
     }
 }

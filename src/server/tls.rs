@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use prometheus::IntGauge;
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -83,6 +84,8 @@ struct Served {
     /// How the files looked when they were read at the start.
     stamp: Stamp,
     config: RwLock<Arc<ServerConfig>>,
+    /// When the certificate ends, in seconds since 1970.
+    expiry: IntGauge,
 }
 
 impl Tls {
@@ -90,10 +93,11 @@ impl Tls {
     ///
     /// # Errors
     /// There is no pair, its halves do not belong together, or there is no CA where one is named.
-    pub fn load(files: TlsFiles) -> Result<Tls, TlsError> {
+    pub fn load(files: TlsFiles, expiry: IntGauge) -> Result<Tls, TlsError> {
         let stamp = stamp(&files);
-        let config = RwLock::new(Arc::new(read_config(&files)?));
-        Ok(Tls { served: Arc::new(Served { files, stamp, config }) })
+        let (config, ends) = read_config(&files)?;
+        expiry.set(ends);
+        Ok(Tls { served: Arc::new(Served { files, stamp, config: RwLock::new(Arc::new(config)), expiry }) })
     }
 
     /// Makes a connection of a socket, with what is served now.
@@ -123,7 +127,8 @@ impl Tls {
 impl Served {
     fn replace(&self) {
         match read_config(&self.files) {
-            Ok(config) => {
+            Ok((config, ends)) => {
+                self.expiry.set(ends);
                 *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 tracing::info!(cert = ?self.files.cert, "the certificate was replaced");
             }
@@ -132,9 +137,11 @@ impl Served {
     }
 }
 
-/// All that a handshake uses. Tickets end with it: who resumes shows no certificate, and the CA may be another one now.
-fn read_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let pair = SingleCertAndKey::from(read_pair(files)?);
+/// All that a handshake uses, and when its certificate ends. Tickets end with it: who resumes shows no certificate, and the CA may be another one now.
+fn read_config(files: &TlsFiles) -> Result<(ServerConfig, i64), TlsError> {
+    let pair = read_pair(files)?;
+    let ends = pair.end_entity_cert().map_or(0, |own| end_of(own));
+    let pair = SingleCertAndKey::from(pair);
     let mut config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
         .with_protocol_versions(&[&TLS13, &TLS12])?
         .with_client_cert_verifier(read_verifier(files)?)
@@ -144,7 +151,12 @@ fn read_config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
     config.max_early_data_size = 0;
     // Docker's classic store opens a connection per request: a ticket saves it most of the handshake.
     config.ticketer = Ticketer::new()?;
-    Ok(config)
+    Ok((config, ends))
+}
+
+/// When a certificate ends, in seconds since 1970; 0 if that cannot be read, which alerts as one that has ended.
+fn end_of(certificate: &CertificateDer<'_>) -> i64 {
+    x509_parser::parse_x509_certificate(certificate).map_or(0, |(_, parsed)| parsed.validity().not_after.timestamp())
 }
 
 fn read_verifier(files: &TlsFiles) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {

@@ -6,6 +6,7 @@
 //! and nothing is concluded from what could not be read.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,7 +54,13 @@ impl Held {
 pub fn look(vault: &Vault) -> Result<Vec<Garbage>, StorageError> {
     vault.suspects.begin();
     let found = find(vault).inspect_err(|_| vault.suspects.give_up())?;
-    Ok(vault.suspects.finish(found, vault.clock.tick()))
+    let mut garbage = vault.suspects.finish(found, vault.clock.tick());
+    for Garbage { suspect, size, .. } in &mut garbage {
+        let (Suspect::Link(_, digest) | Suspect::Blob(digest)) = suspect;
+        // Looking at it is no use of it.
+        *size = fs::metadata(vault.layout.blob(digest)).map_or(0, |file| file.len());
+    }
+    Ok(garbage)
 }
 
 /// Removes what has seemed to be garbage for as long as `grace`.

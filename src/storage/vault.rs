@@ -22,6 +22,7 @@ use super::proof::{Proof, Proofs};
 use super::space::Space;
 use super::sums::{self, Sums};
 use super::suspects::{Suspect, Suspects};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::oci::Digest;
 
@@ -42,6 +43,8 @@ pub struct Vault {
     pub space: Space,
     /// What is held open for those who ask often.
     pub held: Held,
+    /// Who may change a hosted repository now.
+    pub turns: Turns,
     metrics: Metrics,
     proofs: Proofs,
     examining: Mutex<()>,
@@ -71,6 +74,7 @@ impl Vault {
             suspects,
             space,
             held,
+            turns: Turns::default(),
             metrics,
             proofs,
             examining: Mutex::default(),

@@ -1,6 +1,6 @@
 //! `larder check-config` and the example configurations, through the built program. Never starts a server.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -105,6 +105,76 @@ fn the_full_configuration_says_what_is_not_yet_in_effect() {
     }
 }
 
+/// A row of the tables in `docs/configuration.md`.
+struct Row {
+    default: String,
+    variable: Option<String>,
+    says_later: bool,
+}
+
+fn documented() -> BTreeMap<String, Row> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let text = fs::read_to_string(path).unwrap();
+    let mut rows = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [key, kind, default, variable, does] = cells[..] else { panic!("five cells: {line}") };
+        assert!(!kind.is_empty(), "{line}");
+        let row = Row {
+            default: default.to_owned(),
+            variable: (variable != "none").then(|| variable.trim_matches('`').to_owned()),
+            says_later: does.contains("**Not yet**"),
+        };
+        assert!(rows.insert(key.trim_matches('`').to_owned(), row).is_none(), "twice: {line}");
+    }
+    rows
+}
+
+#[test]
+fn the_reference_has_every_key_with_its_default_its_variable_and_whether_it_works() {
+    let text = "[registry]\nhtpasswd = \"/etc/larder/htpasswd\"\n[[registry.repository]]\npattern = \"own/**\"\n";
+    let (plain, with_registry) = (check("", &[]), check(text, &[]));
+    assert_eq!((plain.code, with_registry.code), (0, 0), "{}{}", plain.err, with_registry.err);
+    let mut defaults = BTreeMap::new();
+    collect_values(&Value::Table(with_registry.out.parse().unwrap()), "", &mut defaults);
+    // These are there only because the text above sets them.
+    for set in ["registry.htpasswd", "registry.repository.pattern"] {
+        assert!(defaults.remove(set).is_some());
+    }
+    let rows = documented();
+    let listed: BTreeSet<&str> = rows.keys().map(String::as_str).collect();
+    assert_eq!(listed, larder::config::keys().collect(), "docs/configuration.md lists other keys than there are");
+    for (key, row) in rows {
+        let is_list = defaults.get(&key).is_some_and(|value| value.starts_with('['));
+        let variable = larder::config::variable(&key).filter(|_| !is_list);
+        assert_eq!(row.variable, variable, "{key}");
+        if let (Some(variable), Some(value)) = (variable, defaults.get(&key)) {
+            let answer = check(text, &[(&variable, value.trim_matches('"'))]);
+            assert_eq!(answer.code, 0, "{variable}: {}", answer.err);
+        }
+        assert_eq!(row.says_later, !larder::config::is_in_effect(&key), "{key}: Not yet");
+        match defaults.get(&key) {
+            Some(value) => assert_eq!(row.default, format!("`{value}`"), "{key}"),
+            None => assert!(!row.default.contains('`') && !row.default.is_empty(), "{key} has no default"),
+        }
+    }
+}
+
+fn collect_values(value: &Value, key: &str, into: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Table(table) => {
+            for (name, below) in table {
+                let dot = if key.is_empty() { "" } else { "." };
+                collect_values(below, &format!("{key}{dot}{name}"), into);
+            }
+        }
+        Value::Array(elements) if elements.iter().any(Value::is_table) => {
+            elements.iter().for_each(|element| collect_values(element, key, into));
+        }
+        _ => drop(into.insert(key.to_owned(), value.to_string())),
+    }
+}
+
 fn collect_keys(value: &Value, key: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Table(table) => {
@@ -159,8 +229,15 @@ fn serve_refuses_what_check_config_refuses_and_names_the_variable() {
     let line = "larder: LARDER_CACHE_TAG_TTL = \"soon\": not a duration; write it like 30s, 5m or 1h\n";
     assert_eq!(answer.err, line);
     assert_eq!(larder(&["serve", "--config", "/no/such.toml"], &[]).code, 2);
-    let filter = larder(&["serve", "--log", "larder=loud"], &[]);
-    assert_eq!((filter.code, filter.err.lines().count()), (2, 1), "{}", filter.err);
+    for (arguments, variables) in [
+        (&["serve", "--log", "larder=loud"][..], &[("RUST_LOG", "info")][..]),
+        (&["serve"], &[("LARDER_LOG", "larder=loud"), ("RUST_LOG", "info")]),
+        (&["serve"], &[("RUST_LOG", "larder=loud")]),
+    ] {
+        let filter = larder(arguments, variables);
+        assert_eq!((filter.code, filter.err.lines().count()), (2, 1), "{}", filter.err);
+        assert!(filter.err.contains("\"larder=loud\""), "{}", filter.err);
+    }
 }
 
 #[test]

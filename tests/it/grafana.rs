@@ -235,6 +235,7 @@ async fn the_readme_lists_every_metric_that_the_server_shows() {
         "larder_fallback_tags_total",
         "larder_tags_gone_total",
         "larder_incomplete_refused_total",
+        "larder_certificate_expiry_timestamp_seconds",
     ];
     for metric in metrics.iter().filter(|metric| !metric.is_later && metric.kind != "histogram") {
         let is_there = shown.contains(&metric.name) || made_when_needed.contains(&metric.name.as_str());

@@ -11,9 +11,10 @@ use crate::support::image::Image;
 use crate::support::larder::Larder;
 
 /// The names of the contract that exist by now. Dashboards and alerts use them.
-const METRICS: [&str; 27] = [
+const METRICS: [&str; 28] = [
     "larder_requests_total",
     "larder_request_duration_seconds",
+    "larder_first_byte_seconds",
     "larder_response_bytes_total",
     "larder_upstream_requests_total",
     "larder_upstream_bytes_total",
@@ -107,6 +108,14 @@ async fn the_mirror_speaks_tls_when_it_has_a_certificate() {
     let mut connection = Connection::open_tls(server.mirror, "mirror.localhost", &own.cert.pem()).await.unwrap();
     let answer = connection.call(&Call::get("/v2/library/alpha/manifests/latest")).await;
     assert_eq!(answer.body, image.manifest);
+    assert_eq!(answer.header("x-request-id").map(str::len), Some(16));
+    let page = get(server.admin, "/metrics").await.text();
+    let ends = page
+        .lines()
+        .find_map(|line| line.strip_prefix("larder_certificate_expiry_timestamp_seconds{listener=\"mirror\"} "));
+    // What rcgen makes ends in the year 4096.
+    let ends: u64 = ends.expect("when the certificate ends").parse().unwrap();
+    assert!((67_000_000_000..67_200_000_000).contains(&ends), "{ends}");
     // A client that speaks plain HTTP to it is told so.
     assert_eq!(get(server.mirror, "/v2/").await.status, 400);
 }

@@ -2,23 +2,24 @@
 
 use super::plan::{Plan, Planned, Rule, Wish};
 use super::snippet;
+use crate::cli::client_files::{CONTAINERD_CERTS, CONTAINERS_CERTS, DAEMON_JSON, DOCKER_CERTS, REGISTRIES_CONF_D};
 
 /// No `insecure-registries`: Docker takes the scheme of a mirror's address as it is written, and the list would make it
 /// trust any certificate of that host.
 pub(super) fn docker(wish: &Wish) -> Plan {
     let mirror = &wish.mirror;
-    let mut files = vec![Planned::new("/etc/docker/daemon.json", Rule::DaemonJson, snippet::daemon_json(mirror))];
+    let mut files = vec![Planned::new(DAEMON_JSON, Rule::DaemonJson, snippet::daemon_json(mirror))];
     if let Some(ca) = &wish.ca {
         // The classic image store looks below the mirror's name, the containerd store below the registry's.
         for folder in [mirror.authority(), "docker.io"] {
-            let path = format!("/etc/docker/certs.d/{folder}/larder-ca.crt");
+            let path = format!("{DOCKER_CERTS}/{folder}/larder-ca.crt");
             files.push(Planned::new(path, Rule::Certificate, ca.as_str()));
         }
     }
     let mut then = vec![
         "sudo systemctl reload docker".to_owned(),
-        format!("Does it know?  docker info | grep -A2 Mirrors    (it must list {})", mirror.url()),
-        format!("If dockerd has a proxy, its NO_PROXY must contain {}.", host(mirror.authority())),
+        format!("Does it know?  docker info | grep -A2 Mirrors    (it must list {})", mirror),
+        format!("If dockerd has a proxy, its NO_PROXY must contain {}.", mirror.host()),
     ];
     if !mirror.is_https() {
         then.push(
@@ -29,7 +30,7 @@ pub(super) fn docker(wish: &Wish) -> Plan {
     let others: Vec<_> = wish.registries.iter().filter(|registry| !registry.is_docker_hub()).cloned().collect();
     if !others.is_empty() {
         let others = Wish { mirror: mirror.clone(), registries: others, ca: wish.ca.clone() };
-        files.extend(hosts("/etc/docker/certs.d", &others));
+        files.extend(hosts(DOCKER_CERTS, &others));
         then.push(
             "Registries other than docker.io go through a mirror only where Docker uses the containerd image store \
              (docker info -f '{{ .DriverStatus }}' names io.containerd.snapshotter.v1)."
@@ -47,9 +48,9 @@ pub(super) fn containerd(wish: &Wish) -> Plan {
         "If it does not: add it (and remove registry.mirrors and registry.configs, which exclude it), then sudo systemctl restart containerd"
             .to_owned(),
         "ctr wants to be told:  ctr images pull --hosts-dir /etc/containerd/certs.d docker.io/library/alpine:latest".to_owned(),
-        format!("If containerd has a proxy, its NO_PROXY must contain {}.", host(wish.mirror.authority())),
+        format!("If containerd has a proxy, its NO_PROXY must contain {}.", wish.mirror.host()),
     ];
-    Plan { files: hosts("/etc/containerd/certs.d", wish), then }
+    Plan { files: hosts(CONTAINERD_CERTS, wish), then }
 }
 
 pub(super) fn podman(wish: &Wish) -> Plan {
@@ -58,18 +59,18 @@ pub(super) fn podman(wish: &Wish) -> Plan {
         .registries
         .iter()
         .map(|registry| {
-            let path = format!("/etc/containers/registries.conf.d/50-larder-{registry}.conf");
+            let path = format!("{REGISTRIES_CONF_D}/50-larder-{registry}.conf");
             Planned::new(path, Rule::Ours, snippet::registries_conf(&wish.mirror, registry))
         })
         .collect();
     if let Some(ca) = &wish.ca {
-        let path = format!("/etc/containers/certs.d/{}/larder-ca.crt", wish.mirror.authority());
+        let path = format!("{CONTAINERS_CERTS}/{}/larder-ca.crt", wish.mirror.authority());
         files.push(Planned::new(path, Rule::Certificate, ca.as_str()));
     }
     let then = vec![
         "Podman, Buildah and skopeo read it at their next pull; CRI-O after sudo systemctl reload crio".to_owned(),
         "Does it know?  podman info --format '{{ .Registries }}'".to_owned(),
-        format!("If HTTPS_PROXY is set, NO_PROXY must contain {}.", host(wish.mirror.authority())),
+        format!("If HTTPS_PROXY is set, NO_PROXY must contain {}.", wish.mirror.host()),
     ];
     Plan { files, then }
 }
@@ -85,12 +86,4 @@ fn hosts(below: &str, wish: &Wish) -> Vec<Planned> {
         }
     }
     files
-}
-
-/// Without the port: what proxy variables take.
-fn host(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => authority,
-    }
 }

@@ -1,7 +1,6 @@
 //! `larder setup`: the configuration with which a client of this machine pulls through a mirror, printed or put in place.
 
 mod clients;
-mod daemon_json;
 mod plan;
 mod snippet;
 mod writing;
@@ -14,10 +13,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use crate::cli::failure::Failure;
+use crate::cli::mirror_url::{MirrorUrl, text_of};
 use crate::clock::Clock;
 use crate::config::{BaseUrl, UpstreamName};
 use plan::{Plan, Wish};
-use snippet::Mirror;
 use writing::{Step, Written};
 
 /// Configure a client of this machine to pull through a mirror.
@@ -60,19 +59,15 @@ enum Client {
     Podman,
 }
 
-/// What the configuration file takes as a text, with its complaint.
-fn text_of<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
-    toml::Value::from(text).try_into().map_err(|error: toml::de::Error| error.message().to_owned())
-}
-
 impl Setup {
     pub(super) fn run(self) -> Result<(), Failure> {
         let wish = self.wish()?;
-        let plan = match self.client {
+        let mut plan = match self.client {
             Client::Docker => clients::docker(&wish),
             Client::Containerd => clients::containerd(&wish),
             Client::Podman => clients::podman(&wish),
         };
+        plan.then.push(format!("Is it proven?  sudo larder doctor --mirror {}", wish.mirror));
         let text = if self.write { self.carry_out(&plan, &wish)? } else { shown(&plan) };
         match std::io::stdout().write_all(text.as_bytes()) {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::failed(error)),
@@ -81,9 +76,9 @@ impl Setup {
     }
 
     fn wish(&self) -> Result<Wish, Failure> {
-        let mirror = Mirror::new(self.mirror.clone());
+        let mirror = MirrorUrl::new(self.mirror.clone());
         if self.ca.is_some() && !mirror.is_https() {
-            return Err(Failure::wrong_use(format_args!("--ca is for a mirror with https://, not {}", mirror.url())));
+            return Err(Failure::wrong_use(format_args!("--ca is for a mirror with https://, not {}", mirror)));
         }
         Ok(Wish { mirror, registries: self.registries.clone(), ca: self.ca.as_deref().map(read_ca).transpose()? })
     }

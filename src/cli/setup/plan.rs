@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use super::snippet::Mirror;
+use crate::cli::mirror_url::MirrorUrl;
 use crate::config::UpstreamName;
 
 /// What was asked for.
 #[derive(Debug)]
 pub(super) struct Wish {
-    pub(super) mirror: Mirror,
+    pub(super) mirror: MirrorUrl,
     pub(super) registries: Vec<UpstreamName>,
     /// The certificate authority's certificate, if one was named.
     pub(super) ca: Option<String>,

@@ -1,7 +1,8 @@
 //! The texts of `deploy/clients/`, for another mirror and other registries. The one copy of them: what is written here
 //! is what the tests give to real clients. Never reads or writes a file.
 
-use crate::config::{BaseUrl, UpstreamName};
+use crate::cli::mirror_url::MirrorUrl;
+use crate::config::UpstreamName;
 
 /// What the texts call the mirror, and a registry that is not Docker Hub.
 const MIRROR: &str = "mirror.lan:5000";
@@ -21,66 +22,44 @@ macro_rules! snippet {
     };
 }
 
-/// The mirror as clients name it.
-#[derive(Debug, Clone)]
-pub(super) struct Mirror(BaseUrl);
-
-impl Mirror {
-    pub(super) fn new(url: BaseUrl) -> Mirror {
-        Mirror(url)
-    }
-
-    pub(super) fn url(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// `host:port`, which is also what clients call the folder of its certificates.
-    pub(super) fn authority(&self) -> &str {
-        self.url().split_once("://").map_or("", |(_, authority)| authority)
-    }
-
-    pub(super) fn is_https(&self) -> bool {
-        self.url().starts_with("https://")
-    }
-
-    fn put_into(&self, text: &str) -> String {
-        text.replace(MIRROR, self.authority())
-    }
+/// A text of the examples, for this mirror.
+fn put_into(text: &str, mirror: &MirrorUrl) -> String {
+    text.replace(MIRROR, mirror.authority())
 }
 
 /// `/etc/docker/daemon.json` where there is none yet.
-pub(super) fn daemon_json(mirror: &Mirror) -> String {
-    mirror.put_into(snippet!(mirror, "docker/daemon.json"))
+pub(super) fn daemon_json(mirror: &MirrorUrl) -> String {
+    put_into(snippet!(mirror, "docker/daemon.json"), mirror)
 }
 
 /// `certs.d/REGISTRY/hosts.toml`. Without `with_ca` the mirror's certificate must be one that this machine trusts.
-pub(super) fn hosts_toml(mirror: &Mirror, registry: &UpstreamName, with_ca: bool) -> String {
+pub(super) fn hosts_toml(mirror: &MirrorUrl, registry: &UpstreamName, with_ca: bool) -> String {
     let text = if registry.is_docker_hub() {
         snippet!(mirror, "containerd/certs.d/docker.io/hosts.toml").to_owned()
     } else {
         snippet!(mirror, "containerd/certs.d/ghcr.io/hosts.toml").replace(OTHER, &registry.to_string())
     };
     let lines = text.lines().filter(|line| with_ca || !line.starts_with("ca = "));
-    mirror.put_into(&lines.flat_map(|line| [line, "\n"]).collect::<String>())
+    put_into(&lines.flat_map(|line| [line, "\n"]).collect::<String>(), mirror)
 }
 
 /// `registries.conf.d/50-larder-REGISTRY.conf`.
-pub(super) fn registries_conf(mirror: &Mirror, registry: &UpstreamName) -> String {
+pub(super) fn registries_conf(mirror: &MirrorUrl, registry: &UpstreamName) -> String {
     let text = if registry.is_docker_hub() {
         snippet!(mirror, "containers/registries.conf.d/50-larder-docker.io.conf").to_owned()
     } else {
         let text = snippet!(mirror, "containers/registries.conf.d/50-larder-ghcr.io.conf");
         text.replace(OTHER, &registry.to_string())
     };
-    mirror.put_into(&text)
+    put_into(&text, mirror)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn mirror(url: &str) -> Mirror {
-        Mirror::new(toml::Value::from(url).try_into().unwrap())
+    fn mirror(url: &str) -> MirrorUrl {
+        MirrorUrl::parse(url).unwrap()
     }
 
     fn registry(name: &str) -> UpstreamName {

@@ -9,9 +9,11 @@ use std::time::SystemTime;
 use tempfile::NamedTempFile;
 use thiserror::Error;
 
-use super::daemon_json::{self, MergeError};
 use super::plan::{Planned, Rule};
-use super::snippet::{MARK, Mirror};
+use super::snippet::MARK;
+use crate::cli::client_files::{REGISTRIES_CONF, REGISTRIES_CONF_D};
+use crate::cli::daemon_json::{self, MergeError};
+use crate::cli::mirror_url::MirrorUrl;
 
 /// Everybody who pulls must be able to read these.
 const MODE: u32 = 0o644;
@@ -68,7 +70,7 @@ impl Step {
     ///
     /// # Errors
     /// What is there cannot be read, or must not be touched.
-    pub(super) fn decide(planned: &Planned, root: &Path, mirror: &Mirror, force: bool) -> Result<Step, WriteError> {
+    pub(super) fn decide(planned: &Planned, root: &Path, mirror: &MirrorUrl, force: bool) -> Result<Step, WriteError> {
         let path = below(root, &planned.path);
         let old = match fs::read_to_string(&path) {
             Ok(text) => Some(text),
@@ -78,7 +80,7 @@ impl Step {
         let new = match (planned.rule, &old) {
             (_, Some(old)) if *old == planned.text => None,
             (Rule::Ours, Some(old)) if !old.starts_with(MARK) && !force => return Err(WriteError::Foreign { path }),
-            (Rule::DaemonJson, Some(old)) => daemon_json::with_mirror(old, mirror.url(), &planned.text)
+            (Rule::DaemonJson, Some(old)) => daemon_json::with_mirror(old, mirror.as_str(), &planned.text)
                 .map_err(|source| WriteError::Merge { path: path.clone(), source })?,
             _ => Some(planned.text.clone()),
         };
@@ -122,8 +124,8 @@ impl Step {
 /// # Errors
 /// `registries.conf`, or another drop-in, is about the same registry, or is of the old form.
 pub(super) fn check_registries_conf(root: &Path, registries: &[String], force: bool) -> Result<(), WriteError> {
-    let folder = below(root, Path::new("/etc/containers/registries.conf.d"));
-    let mut paths = vec![below(root, Path::new("/etc/containers/registries.conf"))];
+    let folder = below(root, Path::new(REGISTRIES_CONF_D));
+    let mut paths = vec![below(root, Path::new(REGISTRIES_CONF))];
     let entries = fs::read_dir(&folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     paths.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "conf")));
     for path in paths {

@@ -23,7 +23,7 @@ use crate::access::{Action, Wanted};
 use crate::clock::Clock;
 use crate::hosted::HostedError;
 use crate::http::answer::Answer;
-use crate::http::endpoint::{Endpoint, Page, Target};
+use crate::http::endpoint::{Endpoint, Page, Target, TargetError};
 use crate::http::error::ApiError;
 use crate::http::headers;
 use crate::http::hosted::{self, Asked, Ours};
@@ -33,6 +33,7 @@ use crate::http::record::{Record, Recorded};
 use crate::http::render::{base, render};
 use crate::oci::RepoName;
 use crate::server::{self, Peer};
+use crate::task;
 
 /// Answers requests to the registry. Clones share everything.
 #[derive(Clone)]
@@ -65,7 +66,7 @@ impl Registry {
         let mut payload = Payload::new(body);
         let answered = match malformed {
             Some(reason) => Err(ApiError::bad_request(&reason.to_string())),
-            None => inner.answer(&parts, &mut payload, &mut record, &peer).await,
+            None => task::caused_by(record.id(), inner.answer(&parts, &mut payload, &mut record, &peer)).await,
         };
         let mut response = match answered {
             Ok(Answer { response, subject, .. }) => {
@@ -87,8 +88,8 @@ impl Registry {
 fn action(endpoint: &Endpoint, method: &Method) -> Result<Option<Action>, &'static str> {
     let read = method == Method::GET || method == Method::HEAD;
     match (endpoint, method) {
-        (Endpoint::Base | Endpoint::Catalog(_), _) if read => Ok(None),
-        (Endpoint::Base | Endpoint::Catalog(_), _) => Err("GET, HEAD"),
+        (Endpoint::Base | Endpoint::Catalog(_) | Endpoint::Probe(_), _) if read => Ok(None),
+        (Endpoint::Base | Endpoint::Catalog(_) | Endpoint::Probe(_), _) => Err("GET, HEAD"),
         (Endpoint::Manifest(..) | Endpoint::Blob(..), &Method::DELETE) => Ok(Some(Action::Delete)),
         (Endpoint::Manifest(..), &Method::PUT) => Ok(Some(Action::Push)),
         (Endpoint::Uploads(..), &Method::POST) => Ok(Some(Action::Push)),
@@ -120,7 +121,7 @@ impl Inner {
         let Ours { hosted: store, access } = &self.ours;
         if parts.uri.path() == token::PATH {
             record.endpoint("token");
-            return token::give(access, parts, payload, peer).await;
+            return token::give(access, parts, payload, peer, record).await;
         }
         let Target { endpoint, tags, .. } = Target::parse(parts.uri.path(), parts.uri.query())?;
         record.endpoint(endpoint.name());
@@ -133,6 +134,7 @@ impl Inner {
         };
         let asker = Asker::identify(access, headers, peer, wanted).await?;
         let asker = &asker;
+        record.account(asker.who.name());
         match wanted {
             Wanted::Base => asker.may_enter()?,
             Wanted::Catalog => asker.may_list()?,
@@ -143,6 +145,8 @@ impl Inner {
         }
         match (&endpoint, method) {
             (Endpoint::Base, _) => base(method),
+            // Of the mirror's address only.
+            (Endpoint::Probe(_), _) => Err(TargetError::NotFound.into()),
             (Endpoint::Catalog(page), _) => self.catalog(asker, page, method).await,
             (Endpoint::Manifest(name, reference), &Method::PUT) => {
                 manifests::put(store, access, name, (reference, &tags), headers, payload).await

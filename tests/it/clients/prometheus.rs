@@ -36,8 +36,15 @@ async fn a_real_prometheus_evaluates_every_rule_and_every_panel() {
         return;
     }
     let hub = Hub::plain().await;
-    let larder = Larder::configured(&hub, "", "header_timeout = \"2s\"").await;
     let home = Scratch::new("prom");
+    // A listener with TLS, so that there is a certificate to watch.
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (cert, key) =
+        (home.write("cert.pem", &own.cert.pem()), home.write("key.pem", &own.signing_key.serialize_pem()));
+    let registry = format!(
+        "[registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"pull\"\ntls = {{ cert = {cert:?}, key = {key:?} }}"
+    );
+    let larder = Larder::configured(&hub, "", &format!("header_timeout = \"2s\"\n{registry}")).await;
     let prometheus = Prometheus::scraping(larder.admin(), &home).await;
 
     everything_that_can_happen(&hub, &larder).await;

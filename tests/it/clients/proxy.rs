@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 
 use super::process::{Process, Program, wanted};
 use crate::support::hub::{Hub, Seen};
 use crate::support::image::Image;
 use crate::support::larder::Larder;
 
-const TINYPROXY: Program = Program::new("tinyproxy", "tinyproxy");
+pub(super) const TINYPROXY: Program = Program::new("tinyproxy", "tinyproxy");
 const REPO: &str = "library/alpha";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -18,18 +19,7 @@ async fn upstreams_are_reached_through_a_real_proxy() {
     }
     let home = tempfile::tempdir().unwrap();
     for is_tls in [false, true] {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let config = home.path().join("tinyproxy.conf");
-        fs::write(
-            &config,
-            format!("Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nTimeout 60\nMaxClients 100\nLogLevel Connect\n"),
-        )
-        .unwrap();
-        let mut command = TINYPROXY.command(home.path());
-        command.args(["-d", "-c"]).arg(&config);
-        let mut proxy = Process::spawn("tinyproxy", &mut command, home.path().join(format!("tinyproxy-{is_tls}.log")));
-        proxy.wait_until_ready(|_| TcpStream::connect(("127.0.0.1", port)).ok());
-
+        let (proxy, port) = tinyproxy(home.path(), &format!("tinyproxy-{is_tls}"));
         let hub = if is_tls { Hub::tls_by_address().await } else { Hub::plain().await };
         let image = Image::oci(1, &[300_000, 10]);
         hub.push(REPO, "latest", &image);
@@ -54,4 +44,20 @@ async fn upstreams_are_reached_through_a_real_proxy() {
         let message = missing.text();
         assert!(message.contains(&format!("the proxy at 127.0.0.1:{port}")), "{message}");
     }
+}
+
+/// Starts one on loopback, and says at which port.
+pub(super) fn tinyproxy(home: &Path, name: &str) -> (Process, u16) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let config = home.join(format!("{name}.conf"));
+    fs::write(
+        &config,
+        format!("Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nTimeout 60\nMaxClients 100\nLogLevel Connect\n"),
+    )
+    .unwrap();
+    let mut command = TINYPROXY.command(home);
+    command.args(["-d", "-c"]).arg(&config);
+    let mut proxy = Process::spawn("tinyproxy", &mut command, home.join(format!("{name}.log")));
+    proxy.wait_until_ready(|_| TcpStream::connect(("127.0.0.1", port)).ok());
+    (proxy, port)
 }

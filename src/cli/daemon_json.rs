@@ -1,4 +1,4 @@
-//! One more mirror in a `daemon.json` that has a life of its own. Order, unknown keys and the text of every other value
+//! The mirrors of a `daemon.json`, and one more in one that has a life of its own. Order, unknown keys and the text of every other value
 //! stay as they are. Never opens the file.
 
 use std::fmt;
@@ -46,6 +46,19 @@ pub(super) fn with_mirror(old: &str, url: &str, fresh: &str) -> Result<Option<St
         None => members.push((KEY.to_owned(), list)),
     }
     Ok(Some(written(&members, indentation(old))))
+}
+
+/// The mirrors that `text` names, in their order.
+///
+/// # Errors
+/// `text` is not what Docker reads.
+pub(super) fn mirrors(text: &str) -> Result<Vec<String>, MergeError> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    let Members(members) = serde_json::from_str(text).map_err(MergeError::NotAnObject)?;
+    let list = members.iter().find(|(name, _)| name == KEY);
+    list.map_or(Ok(Vec::new()), |(_, list)| serde_json::from_str(list.get()).map_err(MergeError::NotAList))
 }
 
 /// An object's members in their order, each value as it was written.
@@ -116,6 +129,7 @@ mod tests {
         let value: serde_json::Value = serde_json::from_str(&new).unwrap();
         assert_eq!(value["registry-mirrors"], serde_json::json!([URL, "https://old.lan"]));
         assert_eq!((&value["debug"], &value["x"]), (&true.into(), &serde_json::json!([])));
+        assert_eq!(mirrors(&new).unwrap(), [URL, "https://old.lan"]);
         assert!(with_mirror(&new, URL, FRESH).unwrap().is_none());
         assert!(with_mirror("{\"registry-mirrors\": [\"http://Mirror.lan:5000/\"]}", URL, FRESH).unwrap().is_none());
     }
@@ -139,7 +153,7 @@ mod tests {
             "{\"a\": 1, \"a\": 2}",
         ];
         for old in cases {
-            assert!(with_mirror(old, URL, FRESH).is_err(), "{old}");
+            assert!(with_mirror(old, URL, FRESH).is_err() && mirrors(old).is_err(), "{old}");
         }
     }
 }

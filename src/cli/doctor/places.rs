@@ -1,0 +1,23 @@
+//! Certificates of authorities in the folders where engines look for them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::certificates::{Chain, in_file};
+use super::facts::Authority;
+
+/// Those in `folder` that end like one, and whether they vouch for the mirror.
+pub(super) fn authorities(folder: &Path, chain: Option<&Chain>, now: SystemTime) -> Vec<Authority> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut paths: Vec<PathBuf> =
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "crt")).collect();
+    paths.sort();
+    named(&paths, chain, now)
+}
+
+/// The same of files that a configuration names.
+pub(super) fn named(paths: &[PathBuf], chain: Option<&Chain>, now: SystemTime) -> Vec<Authority> {
+    let vouches = |path: &Path| chain.is_some_and(|chain| chain.judged_by(in_file(path), now).is_ok());
+    paths.iter().map(|path| Authority { path: path.clone(), vouches: vouches(path) }).collect()
+}
