@@ -60,7 +60,8 @@ impl Drop for Disk {
 
 fn config(data: &Path) -> String {
     format!(
-        "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[registry]\n\
+        "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [cache]\nmin_free = \"0\"\n[registry]\n\
          listen = \"127.0.0.1:0\"\nanonymous = \"push\"\n[[registry.repository]]\npattern = \"**\"\npush = [\"*\"]\n\
          delete = [\"*\"]\n[[upstream]]\nname = \"docker.io\"\nurl = \"http://127.0.0.1:9\"\n"
     )
