@@ -52,6 +52,13 @@ bench *arguments:
 large-store blobs="1000000":
     LARDER_STORE_BLOBS={{ blobs }} cargo test --locked --release --test it -- --nocapture large_store
 
+# The long tests at their full size, one line for each
+soak:
+    LARDER_SOAK=1 cargo test --locked --release --test it -- every_acknowledged_push_pulls_whatever_happened_meanwhile
+    LARDER_SOAK=1 cargo test --locked --release --test it -- acknowledged_pushes_survive_being_killed
+    LARDER_SOAK=1 cargo test --locked --release --test it -- no_push_ever_misses_what_it_was_told_is_there
+    LARDER_SOAK=1 cargo test --locked --release --test it -- a_tag_is_a_register_through_kills
+
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:
     cargo bench --locked --bench inner_loops -- {{ arguments }}

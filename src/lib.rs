@@ -16,6 +16,7 @@ pub mod task;
 pub mod access;
 pub mod archive;
 pub mod client;
+pub mod oci_layout;
 pub mod routing;
 pub mod server;
 
@@ -24,6 +25,7 @@ pub mod storage;
 pub mod upstream;
 
 // Beams.
+pub mod backup;
 pub mod cache;
 pub mod hosted;
 

@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const FIRST_STEP: Duration = Duration::from_secs(300);
 /// How long nothing may be heard of it then: the server says every ten seconds that it goes on.
 const SILENCE: Duration = Duration::from_secs(60);
-/// Longest answer, in bytes.
-const MAX_ANSWER: usize = 4 << 20;
+/// Longest answer, in bytes: what a backup is told of a repository with some 200,000 manifests.
+const MAX_ANSWER: usize = 64 << 20;
 
 /// Where a running server's operator's pages are: `http://127.0.0.1:5080`, or without the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,11 @@ pub enum AdminError {
     Failed(String),
 }
 
+/// Whether a server answers there, whatever it says.
+pub async fn answers(server: &AdminUrl) -> bool {
+    !matches!(get(server, "/livez").await, Err(AdminError::Unreachable(..)))
+}
+
 /// The page at `path`.
 ///
 /// # Errors
@@ -99,18 +104,6 @@ pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
     match send(server, request, PATIENCE).await? {
         (StatusCode::OK, bytes) => Ok(bytes),
         (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
-    }
-}
-
-/// Has something begin. True if it does, and false if it is under way already.
-///
-/// # Errors
-/// As [`post`].
-pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
-    match post(server, token, path, Bytes::new(), PATIENCE).await {
-        Ok(_) => Ok(true),
-        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
@@ -170,6 +163,18 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
         (Some(done), _) => Ok(done.clone()),
         (None, Some(error)) => Err(AdminError::Failed(error.to_owned())),
         (None, None) => Err(unreachable(server, "the connection broke")),
+    }
+}
+
+/// Has something begin. True if it does, and false if it is under way already.
+///
+/// # Errors
+/// The server does not do that, and says why; or there is no answer.
+pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
+    match send(server, order(server, token, path, Bytes::new())?, PATIENCE).await? {
+        (StatusCode::ACCEPTED, _) => Ok(true),
+        (StatusCode::CONFLICT, _) => Ok(false),
+        (status, bytes) => Err(denied(server, status, &bytes)),
     }
 }
 

@@ -4,10 +4,12 @@
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
 //! that, because what is cached is served. What changes something passes `permission` first.
 
+mod backup;
 pub mod client;
 mod copy;
 pub mod garbage;
 mod permission;
+mod remote;
 mod served;
 mod status;
 mod told;
@@ -25,6 +27,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::permission::Permission;
+pub use self::remote::Remote;
 pub use self::served::Served;
 
 use self::copy::{Copy, CopyError, Order};
@@ -32,6 +35,7 @@ use self::garbage::Report;
 use self::permission::Refusal;
 use self::status::{Budget, Status};
 use self::told::{Body, json, text as answer};
+use crate::backup::Local;
 use crate::clock::Clock;
 use crate::metric;
 use crate::server::Drain;
@@ -91,6 +95,7 @@ impl Admin {
             "/api/gc" if read => self.garbage(Report::look).await,
             "/api/gc" if post => self.garbage(Report::collect).await,
             "/api/copy" if post => self.copy(request, peer).await,
+            path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
             "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
             "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" | "/api/scrub" => {
                 answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
@@ -98,16 +103,6 @@ impl Admin {
             "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
-    }
-
-    /// Begins to read and check everything at rest.
-    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
-        let repair = request.uri().query() == Some("repair=true");
-        let scrubber = self.inner.served.cache.scrubber();
-        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
-        let mut response = json(&scrubber.progress());
-        *response.status_mut() = status;
-        response
     }
 
     async fn garbage(
@@ -132,6 +127,22 @@ impl Admin {
         let inner = self.inner.clone();
         let work = |progress| async move { Copy::prepare(&inner.served, &order, client)?.run(&progress).await };
         told::steps("copy", work, CopyError::status).await
+    }
+
+    async fn backup<B>(&self, request: &Request<B>) -> Response<Body> {
+        let local = Local::new(self.inner.served.cache.store());
+        let below = request.uri().path().trim_start_matches(backup::PREFIX);
+        backup::give(&local, below, request.uri().query()).await
+    }
+
+    /// Begins to read and check everything at rest.
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
+        let repair = request.uri().query() == Some("repair=true");
+        let scrubber = self.inner.served.cache.scrubber();
+        let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
+        let mut response = json(&scrubber.progress());
+        *response.status_mut() = status;
+        response
     }
 
     fn ready(&self) -> Response<Body> {

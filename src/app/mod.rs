@@ -3,6 +3,7 @@
 //! The only place that knows both the configuration and what it configures.
 
 mod announcement;
+mod backup;
 mod intake;
 mod stopped;
 mod systemd;
@@ -22,6 +23,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::announcement::{Addresses, announce};
+pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::intake::{Intake, IntakeError};
 pub use self::stopped::open_stopped;
 use crate::access::{self, Access, TokenKey};
@@ -326,6 +328,7 @@ async fn ours(config: &Config, own: &config::Registry, store: &Store, clock: &Cl
         },
         htpasswd: own.htpasswd.as_ref().map(|file| file.as_path().to_owned()),
         token_key: task::blocking(move || TokenKey::open(&key)).await?,
+        public: own.public_url.as_ref().and_then(|url| access::Origin::of_url(url.as_str())),
     };
     let access = Access::open(settings, clock.clone()).await?;
     let (store, clock) = (store.clone(), clock.clone());

@@ -24,6 +24,7 @@ const KEYS: &[(&str, Effect)] = &[
     ("registry.tls.cert", Now),
     ("registry.tls.key", Now),
     ("registry.tls.client_ca", Now),
+    ("registry.public_url", Now),
     ("registry.htpasswd", Now),
     ("registry.anonymous", Now),
     ("registry.repository.pattern", Now),

@@ -3,8 +3,8 @@
 //! What is written here is durable when the call returns. What was written and is not there any more, or is damaged, is
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::path::PathBuf;
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -17,12 +17,11 @@ use super::index::{Change, State};
 use super::layout::{self, RepositoryDirectory};
 use super::link::Link;
 use super::record::TagRecord;
-use super::suspects::Garbage;
+use super::suspects::{Garbage, Suspect};
+use super::turns::Turn;
 use super::vault::Vault;
-use crate::oci::{Digest, RepoName, Tag};
+use crate::oci::{Digest, MediaType, RepoName, Tag};
 
-/// Locks for changes to a repository's manifests and tags; two repositories that share one wait for each other at times.
-const LOCKS: usize = 64;
 /// How long a listing waits for the index to have caught up before it reads the files instead.
 const CATCH_UP: Duration = Duration::from_millis(50);
 
@@ -30,18 +29,17 @@ const CATCH_UP: Duration = Duration::from_millis(50);
 #[derive(Clone)]
 pub struct Hosted {
     vault: Arc<Vault>,
-    locks: Arc<Locks>,
-}
-
-struct Locks {
-    hasher: RandomState,
-    each: [Mutex<()>; LOCKS],
 }
 
 impl Hosted {
     pub(super) fn new(vault: Arc<Vault>) -> Hosted {
-        let each = std::array::from_fn(|_| Mutex::new(()));
-        Hosted { vault, locks: Arc::new(Locks { hasher: RandomState::new(), each }) }
+        Hosted { vault }
+    }
+
+    /// A number that stays the same for as long as the repository's manifests and tags do; none while they are being
+    /// changed. Touches no disk.
+    pub fn unchanged(&self, name: &RepoName) -> Option<u64> {
+        self.vault.turns.unchanged(name)
     }
 
     /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
@@ -51,6 +49,16 @@ impl Hosted {
     pub fn open(&self, name: &RepoName, digest: &Digest) -> Result<Option<(Link, BlobFile)>, StorageError> {
         let _undisturbed = self.vault.undisturbed();
         open(&self.vault, name, digest)
+    }
+
+    /// Content, whichever repository holds it or did so lately. Asking counts as a use.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn content(&self, digest: &Digest) -> Result<Option<BlobFile>, StorageError> {
+        let _undisturbed = self.vault.undisturbed();
+        self.vault.suspects.clear(&Suspect::Blob(*digest));
+        self.vault.open(digest)
     }
 
     /// What a repository holds under a digest, whether or not its content is still there.
@@ -175,8 +183,7 @@ impl Hosted {
     /// The server is stopping.
     pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
         let open = self.vault.while_open()?;
-        let slot = self.locks.hasher.hash_one(name) as usize % LOCKS;
-        let turn = self.locks.each[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.vault.turns.wait(name);
         Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
     }
 
@@ -217,12 +224,23 @@ impl Hosted {
     }
 }
 
+/// What a repository has.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    /// Its manifests: what they are, and their length in bytes.
+    pub manifests: Vec<(Digest, MediaType, u64)>,
+    /// Its tags.
+    pub tags: Vec<(Tag, Digest)>,
+    /// The files of links and tags that cannot be read any more.
+    pub damaged: Vec<PathBuf>,
+}
+
 /// A change to one repository, during which nobody else changes its manifests and tags, and no garbage is collected.
 pub struct Edit<'a> {
     vault: &'a Vault,
     name: &'a RepoName,
     directory: RepositoryDirectory,
-    _turn: MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
     _open: RwLockReadGuard<'a, bool>,
 }
 
@@ -251,6 +269,41 @@ impl Edit<'_> {
     /// As there.
     pub fn tag(&self, tag: &Tag) -> Result<Option<Digest>, StorageError> {
         read_tag(&self.directory.tag(tag))
+    }
+
+    /// All that the repository has, as of one moment.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn holdings(&self) -> Result<Holdings, StorageError> {
+        let mut holdings = Holdings::default();
+        for (file, path) in durable::entries(&self.directory.links())? {
+            let Some(digest) = layout::parse_file_name(&file) else { continue };
+            match link(self.vault, self.name, &digest) {
+                Ok(Some(Link::Manifest { media_type, size })) => holdings.manifests.push((digest, media_type, size)),
+                Ok(Some(Link::Blob { .. }) | None) => {}
+                Err(StorageError::Damaged { .. }) => holdings.damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        for (file, path) in durable::entries(&self.directory.tags())? {
+            let Ok(tag) = file.parse() else { continue };
+            match read_tag(&path) {
+                Ok(Some(digest)) => holdings.tags.push((tag, digest)),
+                Ok(None) => {}
+                Err(StorageError::Damaged { .. }) => holdings.damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(holdings)
+    }
+
+    /// The repository has this blob from now on. A manifest of the same digest stays one.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn add_blob(&self, digest: &Digest, size: u64) -> Result<(), StorageError> {
+        add_blob_link(self.vault, self.name, digest, size)
     }
 
     /// The repository has this content from now on.

@@ -79,7 +79,12 @@ impl Uploads {
         let path = self.vault.layout.upload(&id);
         let file = options().create_new(true).open(&path).map_err(StorageError::io("creating", &path))?;
         // The file first: a state without one would be an upload that cannot be gone on with.
-        durable::note(&self.vault.layout.upload_state(&id), &serde_json::to_vec(record).unwrap_or_default())?;
+        let state = self.vault.layout.upload_state(&id);
+        if let Err(error) = durable::note(&state, &serde_json::to_vec(record).unwrap_or_default()) {
+            // On a full disk they would be many.
+            drop((durable::remove(&state), durable::remove(&path)));
+            return Err(error);
+        }
         Ok((id, self.opened(&id, file, 0, algorithm)))
     }
 

@@ -21,6 +21,7 @@ use super::metrics::Metrics;
 use super::proof::{Proof, Proofs};
 use super::sums::{self, Sums};
 use super::suspects::{Suspect, Suspects};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::oci::Digest;
 
@@ -39,6 +40,8 @@ pub struct Vault {
     pub suspects: Suspects,
     /// What is held open for those who ask often.
     pub held: Held,
+    /// Who may change a hosted repository now.
+    pub turns: Turns,
     metrics: Metrics,
     proofs: Proofs,
     examining: Mutex<()>,
@@ -59,6 +62,7 @@ impl Vault {
             clock,
             suspects,
             held,
+            turns: Turns::default(),
             metrics,
             proofs,
             examining: Mutex::default(),

@@ -4,7 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::disallowed_methods)]
 
+mod accounts_in_the_log;
 mod architecture;
+mod backup;
 mod bandwidth;
 mod budget;
 mod cert_command;
@@ -18,6 +20,7 @@ mod deploy;
 mod doctor;
 mod documents;
 mod export;
+mod full_registry;
 mod garbage;
 mod gc_command;
 mod gone;
@@ -25,8 +28,10 @@ mod grafana;
 mod herd;
 mod hot_path;
 mod hub_itself;
+mod idlers;
 mod import;
 mod large_store;
+mod live_backup;
 mod logs;
 mod lying_upstream;
 mod malformed;
@@ -40,12 +45,15 @@ mod pull;
 mod pushed;
 mod recovery;
 mod resume;
+mod rights;
 mod rot;
 mod setup;
 mod several_upstreams;
 mod stale;
 mod status;
+mod storm;
 mod support;
 mod systemd;
+mod upgrade;
 mod user_command;
 mod warm;
