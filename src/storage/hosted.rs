@@ -25,7 +25,6 @@ use super::turns::Turn;
 use super::vault::Vault;
 use crate::oci::{Digest, MediaType, RepoName, Tag};
 
-
 /// All hosted repositories. Clones share them. Every method blocks on the disk.
 #[derive(Clone)]
 pub struct Hosted {
