@@ -77,8 +77,9 @@ fn ranges(criterion: &mut Criterion) {
 /// What a fill does with each batch; the hash alone stands beside it, since it is the floor.
 fn ingest(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let home = tempfile::tempdir()?;
-    let settings =
-        storage::Settings { data_dir: home.path().join("data"), index_cache: 1 << 20, verify: storage::Verify::Never };
+    let limits = storage::Limits { max_size: 1 << 40, min_free: 0 };
+    let data_dir = home.path().join("data");
+    let settings = storage::Settings { data_dir, index_cache: 1 << 20, limits, verify: storage::Verify::Never };
     let store = Store::open(settings, Clock::system(), &Registry::new())?;
     let batch: Vec<u8> = (0..BATCH).map(|n| (n * 31 % 251) as u8).collect();
     let mut hasher = Hasher::new(Algorithm::Sha256);
@@ -89,7 +90,7 @@ fn ingest(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     group.throughput(Throughput::Bytes((BATCH * BATCHES) as u64)).sample_size(20);
     group.bench_function("append and hash", |bencher| {
         bencher.iter(|| {
-            let mut ingest = store.ingest(&digest)?;
+            let (mut ingest, _room) = store.ingest(&digest)?;
             (0..BATCHES).try_for_each(|_| ingest.append(&batch))?;
             let passed = ingest.passed();
             ingest.discard();

@@ -3,13 +3,15 @@
 //!
 //! Each takes any bytes. It must not panic, and what it accepts must hold what its type promises.
 
+use crate::backup::Listing;
 use crate::oci::{Digest, Manifest, RangeHeader, Reference, RepoName, Tag};
+use crate::oci_layout::Index;
 
 /// Throws bytes at one parser.
 pub type Throw = fn(&[u8]);
 
 /// The parsers. `fuzz/fuzz_targets` has a program for each, `fuzz/corpus` what each begins with.
-pub const TARGETS: [(&str, Throw); 15] = [
+pub const TARGETS: [(&str, Throw); 16] = [
     ("names", |bytes| as_text(bytes, names)),
     ("digests", |bytes| as_text(bytes, digests)),
     ("endpoint", |bytes| as_text(bytes, crate::http::fuzzing::endpoint)),
@@ -25,6 +27,7 @@ pub const TARGETS: [(&str, Throw); 15] = [
     ("htpasswd", |bytes| as_text(bytes, crate::access::fuzzing::htpasswd)),
     ("authorization", crate::access::fuzzing::authorization),
     ("token_request", crate::access::fuzzing::token_request),
+    ("backup_index", backup_index),
 ];
 
 /// Throws bytes at the parser of this name.
@@ -70,6 +73,16 @@ fn range(text: &str) {
         if let Some(part) = range.of(size) {
             assert!(part.start < part.end && part.end <= size, "{part:?} of {size}");
         }
+    }
+}
+
+fn backup_index(bytes: &[u8]) {
+    let listing = |index: &Index| Listing::read(index).ok().map(|listing| listing.to_index().manifests);
+    if let Ok(index) = Index::from_json(bytes)
+        && let Ok(read) = Listing::read(&index)
+    {
+        let again = Index::from_json(&read.to_index().to_json());
+        assert_eq!(again.ok().as_ref().and_then(listing), Some(read.to_index().manifests));
     }
 }
 

@@ -14,6 +14,9 @@ pub mod task;
 
 // Tools.
 pub mod access;
+pub mod archive;
+pub mod client;
+pub mod oci_layout;
 pub mod routing;
 pub mod server;
 
@@ -22,6 +25,7 @@ pub mod storage;
 pub mod upstream;
 
 // Beams.
+pub mod backup;
 pub mod cache;
 pub mod hosted;
 

@@ -5,7 +5,7 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -qq --yes --no-install-recommends \
     build-essential ca-certificates \
-    apache2-utils buildah busybox-static conmon containerd crun curl docker.io docker-registry iptables openssl podman \
+    apache2-utils buildah busybox-static conmon containerd crun curl docker.io docker-registry iptables nginx-light openssl podman \
     prometheus runc skopeo systemd tinyproxy uidmap >/dev/null
 # From Debian 13 on the client is a package of its own.
 apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || true
@@ -13,5 +13,5 @@ apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || 
 command -v kubectl >/dev/null || apt-get install -qq --yes --no-install-recommends kubernetes-client >/dev/null
 # Debian starts what it installs; the tests start their own, and a port or a socket in use would be in their way.
 if [ -d /run/systemd/system ]; then
-    systemctl disable --now docker-registry.service prometheus.service tinyproxy.service >/dev/null 2>&1 || true
+    systemctl disable --now docker-registry.service nginx.service prometheus.service tinyproxy.service >/dev/null 2>&1 || true
 fi

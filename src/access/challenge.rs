@@ -55,11 +55,20 @@ pub enum Decision {
     Hidden,
 }
 
-/// How the client reached us: scheme, host and port, as they are in its own request.
+/// How clients reach us: scheme, host and port, as they are in their own requests, or as the operator says they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
 impl Origin {
+    /// From scheme and authority, as `https://registry.lan`. `None` if it is nothing that may stand in a header of ours.
+    pub fn of_url(url: &str) -> Option<Origin> {
+        match url.split_once("://")? {
+            ("https", host) => Origin::new(true, host),
+            ("http", host) => Origin::new(false, host),
+            _ => None,
+        }
+    }
+
     /// From the `Host` header. `None` if it is nothing that may stand in a header of ours.
     pub fn new(tls: bool, host: &str) -> Option<Origin> {
         let good = |b: u8| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b);
@@ -129,5 +138,11 @@ mod tests {
             assert_eq!(Origin::new(true, bad), None, "{bad:?}");
         }
         assert_eq!(Origin::new(false, "[::1]:5001"), Some(Origin("http://[::1]:5001".into())));
+        for good in ["https://registry.lan", "http://[::1]:5001"] {
+            assert_eq!(Origin::of_url(good), Some(Origin(good.into())));
+        }
+        for bad in ["registry.lan", "ftp://registry.lan", "https://registry.lan/v2", "https://"] {
+            assert_eq!(Origin::of_url(bad), None, "{bad}");
+        }
     }
 }

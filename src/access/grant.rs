@@ -18,6 +18,8 @@ pub struct TokenGrant {
     pub issued_at: SystemTime,
     /// What was granted of what was asked for, as scopes.
     pub scope: String,
+    /// Whose account asked for it; none: nobody's.
+    pub account: Option<String>,
 }
 
 /// The names of the Docker token specification; the first two say the same.

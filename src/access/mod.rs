@@ -57,6 +57,8 @@ pub struct Settings {
     pub htpasswd: Option<PathBuf>,
     /// What signs tokens.
     pub token_key: TokenKey,
+    /// Where clients find us, if their requests do not say: behind a proxy that speaks TLS for us.
+    pub public: Option<Origin>,
 }
 
 /// Access control. Clones share everything.
@@ -70,6 +72,7 @@ struct Inner {
     accounts: Option<AccountsFile>,
     passwords: Passwords,
     token_key: TokenKey,
+    public: Option<Origin>,
     clock: Clock,
 }
 
@@ -79,7 +82,7 @@ impl Access {
     /// # Errors
     /// The file of accounts cannot be read or is no good; the message says what to do.
     pub async fn open(settings: Settings, clock: Clock) -> Result<Access, SetupError> {
-        let Settings { rules, anonymous, htpasswd, token_key } = settings;
+        let Settings { rules, anonymous, htpasswd, token_key, public } = settings;
         let rules = Rules::new(rules, anonymous);
         for (pattern, account) in rules.blind_pushers() {
             tracing::warn!(pattern, account, "may push and not pull: clients look before they push, and will fail");
@@ -92,7 +95,7 @@ impl Access {
             None => None,
         };
         let passwords = Passwords::new(clock.clone())?;
-        Ok(Access { inner: Arc::new(Inner { rules, accounts, passwords, token_key, clock }) })
+        Ok(Access { inner: Arc::new(Inner { rules, accounts, passwords, token_key, public, clock }) })
     }
 
     /// Who sends this `Authorization` header. Where nobody has an account, a password says nothing and is not looked at.
@@ -184,9 +187,9 @@ impl Access {
         self.inner.accounts.is_some()
     }
 
-    /// The value of `WWW-Authenticate` on a 401.
+    /// The value of `WWW-Authenticate` on a 401 to a request that came by way of `origin`.
     pub fn challenge(&self, origin: Option<&Origin>, wanted: Wanted<'_>, fault: Option<Fault>) -> String {
-        challenge::challenge(self.scheme(), origin, wanted, fault)
+        challenge::challenge(self.scheme(), self.inner.public.as_ref().or(origin), wanted, fault)
     }
 
     /// Which challenge is sent; both kinds of credential are taken all the same.
@@ -216,6 +219,7 @@ impl Access {
         let grants = Grants::of(allowed);
         let Inner { token_key, clock, .. } = &*self.inner;
         let (scope, now) = (grants.to_string(), clock.unix_seconds());
+        let name = account.as_ref().map(|(name, _)| name.clone());
         let account = account.as_ref().map(|(name, password)| (name.as_str(), password.clone()));
         let refresh_token = match &account {
             Some(account) if request.offline => {
@@ -224,7 +228,7 @@ impl Access {
             _ => None,
         };
         let token = Claims::new(Kind::Access, account, grants, now)?.sign(token_key)?;
-        Ok(TokenGrant { token, refresh_token, issued_at: clock.wall(), scope })
+        Ok(TokenGrant { token, refresh_token, issued_at: clock.wall(), scope, account: name })
     }
 
     /// The account behind a credential, and the fingerprint of its password; none: nobody's.

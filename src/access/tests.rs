@@ -75,6 +75,7 @@ impl House {
             anonymous,
             htpasswd: Some(home.join("htpasswd")),
             token_key: TokenKey::open(&home.join("token.key")).unwrap(),
+            public: None,
         };
         Access::open(settings, clock.clone()).await.unwrap()
     }
@@ -284,6 +285,7 @@ async fn a_file_that_is_no_good_is_refused_at_the_start() {
             anonymous: Anonymous::None,
             htpasswd: Some(home.path().join("htpasswd")),
             token_key: TokenKey::from_bytes(&[1; 32]),
+            public: None,
         };
         Access::open(settings, Clock::system()).await.err().unwrap().to_string()
     };
@@ -359,7 +361,7 @@ async fn a_token_ends_and_outlives_a_restart() {
     let again = House::open(Anonymous::None, house.home.path(), &house.clock).await;
     let header = format!("Bearer {}", token.expose());
     assert!(again.identify(Some(header.as_bytes()), client()).await.is_ok());
-    house.clock.advance(token::LIFETIME);
+    house.clock.advance(token::LIFETIME + token::SKEW);
     assert_eq!(house.bearer(&token).await, Err(AccessError::InvalidToken));
 }
 
@@ -431,6 +433,7 @@ async fn the_base_asks_for_a_login_exactly_where_there_are_accounts() {
         anonymous: Anonymous::Push,
         htpasswd: None,
         token_key: TokenKey::from_bytes(&[1; 32]),
+        public: None,
     };
     let open = Access::open(settings, Clock::system()).await.unwrap();
     let who = open.identify(Some(b"Basic YW5uOnNlY3JldA=="), client()).await.unwrap();

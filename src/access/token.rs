@@ -22,8 +22,10 @@ use crate::secret::Secret;
 pub const LIFETIME: Duration = Duration::from_secs(300);
 /// What a refresh token is good for; a new password ends it at once.
 pub const REFRESH_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
-/// How far our own clock may have gone back since a token was made.
-const SKEW: u64 = 60;
+/// How far our own clock may have gone back since a token was made; and how much longer than its client was told it is
+/// believed. Docker and Podman use a token to its last moment by their own clock, and give a push up when it
+/// comes too late.
+pub const SKEW: Duration = Duration::from_secs(60);
 /// Longest token that is looked at, in bytes.
 const MAX_TOKEN: usize = 16 << 10;
 /// Set before what is signed: no other use of the key can give a MAC that is good here.
@@ -142,8 +144,12 @@ impl Claims {
     /// It is not; nobody learns why.
     pub fn verify(token: &Secret, kind: Kind, key: &TokenKey, now: u64) -> Result<Claims, AccessError> {
         let claims = Claims::signed(token.expose(), key).ok_or(AccessError::InvalidToken)?;
-        let good = claims.kind == kind && claims.aud == SERVICE && claims.nbf <= now + SKEW && now < claims.exp;
-        if good { Ok(claims) } else { Err(AccessError::InvalidToken) }
+        let in_time = claims.nbf <= now + SKEW.as_secs() && now < claims.exp + SKEW.as_secs();
+        if claims.kind == kind && claims.aud == SERVICE && in_time {
+            Ok(claims)
+        } else {
+            Err(AccessError::InvalidToken)
+        }
     }
 
     fn signed(token: &str, key: &TokenKey) -> Option<Claims> {
@@ -180,10 +186,10 @@ mod tests {
     fn a_token_says_what_was_put_into_it_until_it_ends() {
         let claims = claims(Kind::Access);
         let token = claims.sign(&key(1)).unwrap();
-        for now in [NOW - 60, NOW, NOW + 299] {
+        for now in [NOW - 60, NOW, NOW + 299, NOW + 359] {
             assert_eq!(verify(token.expose(), now), Ok(claims.clone()), "{now}");
         }
-        for now in [0, NOW - 61, NOW + 300, NOW + 1_000_000] {
+        for now in [0, NOW - 61, NOW + 360, NOW + 1_000_000] {
             assert_eq!(verify(token.expose(), now), Err(AccessError::InvalidToken), "{now}");
         }
     }

@@ -5,12 +5,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Method, Request, StatusCode, Uri};
+use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::permission::MARK;
@@ -19,8 +22,12 @@ use crate::task;
 
 /// How long a server may take over an answer in all.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest answer, in bytes.
-const MAX_ANSWER: usize = 4 << 20;
+/// How long work that takes long may do so before its first step, when its order is looked at.
+const FIRST_STEP: Duration = Duration::from_secs(300);
+/// How long nothing may be heard of it then: the server says every ten seconds that it goes on.
+const SILENCE: Duration = Duration::from_secs(60);
+/// Longest answer, in bytes: what a backup is told of a repository with some 200,000 manifests.
+const MAX_ANSWER: usize = 64 << 20;
 
 /// Where a running server's operator's pages are: `http://127.0.0.1:5080`, or without the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,8 +83,16 @@ pub enum AdminError {
     #[error("{0} answered {1} to {2}: is that the [admin] address of a Larder of this version?")]
     Refused(AdminUrl, StatusCode, String),
     /// It says why it does not do that.
-    #[error("{0} answered {1}: {2}")]
+    #[error("{2}")]
     Denied(AdminUrl, StatusCode, String),
+    /// It began, and could not go on.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Whether a server answers there, whatever it says.
+pub async fn answers(server: &AdminUrl) -> bool {
+    !matches!(get(server, "/livez").await, Err(AdminError::Unreachable(..)))
 }
 
 /// The page at `path`.
@@ -85,54 +100,98 @@ pub enum AdminError {
 /// # Errors
 /// There is none, or no answer.
 pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
-    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(error.to_string()))?;
+    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(server, error))?;
     match send(server, request, PATIENCE).await? {
         (StatusCode::OK, bytes) => Ok(bytes),
         (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
     }
 }
 
-/// Has something begin. True if it does, and false if it is under way already.
+/// The page at `path`, which may take as long as `patience`.
 ///
 /// # Errors
-/// As [`change`].
-pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
-    match change(server, token, (Method::POST, path), Bytes::new(), PATIENCE).await {
-        Ok(_) => Ok(true),
-        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// As [`get`].
+pub async fn get_within(server: &AdminUrl, path: &str, patience: Duration) -> Result<Bytes, AdminError> {
+    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(server, error))?;
+    accepted(server, send(server, request, patience).await?)
 }
 
 /// Has the server change something: `body` is JSON, `token` the operator's. Waits no longer than `patience`.
 ///
 /// # Errors
 /// It does not, and says why; or there is no answer.
-pub async fn change(
+pub async fn post(
     server: &AdminUrl,
     token: Option<&Secret>,
-    (method, path): (Method, &str),
+    path: &str,
     body: Bytes,
     patience: Duration,
 ) -> Result<Bytes, AdminError> {
-    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let mut request =
-        Request::builder().method(method).uri(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
+    let request = order(server, token, path, body)?;
+    accepted(server, send(server, request, patience).await?)
+}
+
+/// Has the server do something that may take long, of which it tells the steps; waits while it does. What becomes of it.
+///
+/// # Errors
+/// It does not, and says why; or nothing is heard of it any more.
+pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: Bytes) -> Result<Value, AdminError> {
+    let request = order(server, token, path, body)?;
+    let silent = |_elapsed| unreachable(server, "nothing was heard of the work any more");
+    // Until the first step it says nothing, but for what is wrong.
+    let began = timeout(FIRST_STEP, exchange(server, request)).await.map_err(silent)?;
+    let (answer, connection) = began.map_err(|error| unreachable(server, error))?;
+    let status = answer.status();
+    let (mut body, mut rest, mut last) = (answer.into_body(), Vec::new(), None);
+    while let Some(frame) = timeout(SILENCE, body.frame()).await.map_err(silent)? {
+        let frame = frame.map_err(|error| unreachable(server, error))?;
+        rest.extend_from_slice(frame.data_ref().map(Bytes::as_ref).unwrap_or_default());
+        if rest.len() > MAX_ANSWER {
+            return Err(unreachable(server, "it says too much"));
+        }
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n').filter(|_| status.is_success()) {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            last = serde_json::from_slice::<Value>(&line).ok().or(last);
+        }
+    }
+    connection.abort();
+    if !status.is_success() {
+        return Err(denied(server, status, &rest));
+    }
+    let last: Value = serde_json::from_slice(&rest).ok().or(last).unwrap_or_default();
+    match (last.get("done"), last.get("error").and_then(Value::as_str)) {
+        (Some(done), _) => Ok(done.clone()),
+        (None, Some(error)) => Err(AdminError::Failed(error.to_owned())),
+        (None, None) => Err(unreachable(server, "the connection broke")),
+    }
+}
+
+fn order(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    path: &str,
+    body: Bytes,
+) -> Result<Request<Full<Bytes>>, AdminError> {
+    let mut request = Request::post(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
     if let Some(token) = token {
-        let mut value = HeaderValue::from_str(&format!("Bearer {}", token.expose()))
-            .map_err(|_| unreachable("the token cannot be sent in a header".into()))?;
+        let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
+        let mut value = value.map_err(|_| unreachable(server, "the token cannot be sent in a header"))?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    let request = request.body(Full::new(body)).map_err(|error| unreachable(error.to_string()))?;
-    match send(server, request, patience).await? {
-        (status, bytes) if status.is_success() => Ok(bytes),
-        (status, bytes) => {
-            let message = String::from_utf8_lossy(&bytes).trim().to_owned();
-            Err(AdminError::Denied(server.clone(), status, message))
-        }
-    }
+    request.body(Full::new(body)).map_err(|error| unreachable(server, error))
+}
+
+fn accepted(server: &AdminUrl, (status, bytes): (StatusCode, Bytes)) -> Result<Bytes, AdminError> {
+    if status.is_success() { Ok(bytes) } else { Err(denied(server, status, &bytes)) }
+}
+
+fn denied(server: &AdminUrl, status: StatusCode, bytes: &[u8]) -> AdminError {
+    AdminError::Denied(server.clone(), status, String::from_utf8_lossy(bytes).trim().to_owned())
+}
+
+fn unreachable(server: &AdminUrl, reason: impl ToString) -> AdminError {
+    AdminError::Unreachable(server.clone(), reason.to_string())
 }
 
 async fn send(
@@ -140,12 +199,21 @@ async fn send(
     request: Request<Full<Bytes>>,
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), AdminError> {
-    let unreachable = |reason: String| AdminError::Unreachable(server.clone(), reason);
-    let answer = timeout(patience, ask(server, request)).await;
-    answer.map_err(|_elapsed| unreachable("no answer in time".into()))?.map_err(unreachable)
+    let ask = async {
+        let (answer, connection) = exchange(server, request).await?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
+        connection.abort();
+        Ok::<_, String>((status, body.to_bytes()))
+    };
+    let answer = timeout(patience, ask).await.map_err(|_elapsed| unreachable(server, "no answer in time"))?;
+    answer.map_err(|reason| unreachable(server, reason))
 }
 
-async fn ask(server: &AdminUrl, mut request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), String> {
+async fn exchange(
+    server: &AdminUrl,
+    mut request: Request<Full<Bytes>>,
+) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), String> {
     let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
     let connected = http1::handshake::<_, Full<Bytes>>(TokioIo::new(socket)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
@@ -153,12 +221,8 @@ async fn ask(server: &AdminUrl, mut request: Request<Full<Bytes>>) -> Result<(St
     let host = server.to_string();
     let host = HeaderValue::from_str(host.trim_start_matches("http://")).map_err(|error| error.to_string())?;
     request.headers_mut().insert(HOST, host);
-    let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| error.to_string())?;
-    let status = answer.status();
-    let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|error| error.to_string())?;
-    connection.abort();
-    Ok((status, body.to_bytes()))
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    Ok((answer, connection))
 }
 
 #[cfg(test)]

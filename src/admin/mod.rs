@@ -4,29 +4,42 @@
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
 //! that, because what is cached is served. What changes something passes `permission` first.
 
+mod backup;
 pub mod client;
+mod copy;
+pub mod garbage;
 mod permission;
+mod remote;
+mod served;
 mod status;
+mod told;
 
+use std::error::Error;
 use std::fmt::Write;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Limited};
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
-use serde::Serialize;
 
 pub use self::permission::Permission;
+pub use self::remote::Remote;
+pub use self::served::Served;
+
+use self::copy::{Copy, CopyError, Order};
+use self::garbage::Report;
 use self::permission::Refusal;
 use self::status::{Budget, Status};
-use crate::cache::Cache;
+use self::told::{Body, json, text as answer};
+use crate::backup::Local;
 use crate::clock::Clock;
 use crate::metric;
 use crate::server::Drain;
+use crate::storage::{self, StorageError};
 
 /// Answers the operator. Clones share everything.
 #[derive(Clone)]
@@ -38,17 +51,17 @@ struct Inner {
     registry: Registry,
     permission: Permission,
     drain: Drain,
-    cache: Arc<Cache>,
+    served: Served,
     clock: Clock,
     began: Instant,
 }
 
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Longest body of a request, in bytes.
+const MAX_BODY: usize = 64 << 10;
 
 impl Admin {
-    /// Shows what is counted in `registry`, and what `cache` says of itself.
-    pub fn new(registry: Registry, permission: Permission, drain: Drain, cache: Arc<Cache>, clock: Clock) -> Admin {
+    /// Shows what is counted in `registry`, and what is `served`; who may change that, `permission` says.
+    pub fn new(registry: Registry, permission: Permission, drain: Drain, served: Served, clock: Clock) -> Admin {
         let build =
             metric::gauges(&registry, "larder_build_info", "Always 1; the label has the version.", &["version"]);
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -56,47 +69,88 @@ impl Admin {
         // Refused only if it stood there already, and then it is there.
         let _ = registry.register(Box::new(process));
         let began = clock.tick();
-        Admin { inner: Arc::new(Inner { registry, permission, drain, cache, clock, began }) }
+        Admin { inner: Arc::new(Inner { registry, permission, drain, served, clock, began }) }
     }
 
     /// Answers one request of `peer`.
-    pub async fn handle<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Full<Bytes>> {
+    pub async fn handle<B>(&self, request: Request<B>, peer: IpAddr) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         if let Err(refusal) = self.inner.permission.check(request.method(), request.headers(), peer) {
             return refused(refusal);
         }
         let read = request.method() == Method::GET || request.method() == Method::HEAD;
+        let post = request.method() == Method::POST;
+        let cache = &self.inner.served.cache;
         match request.uri().path() {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
             "/readyz" if read => self.ready(),
             "/metrics" if read => self.metrics(),
-            "/api/scrub" if read => json(&self.inner.cache.scrubber().progress()),
-            "/api/scrub" if request.method() == Method::POST => self.scrub(&request),
+            "/api/scrub" if read => json(&cache.scrubber().progress()),
+            "/api/scrub" if post => self.scrub(&request),
             "/api/status" if read => json(&self.status()),
-            "/api/budget" if read => json(&Budget::of(&self.inner.cache)),
+            "/api/budget" if read => json(&Budget::of(cache)),
+            "/api/gc" if read => self.garbage(Report::look).await,
+            "/api/gc" if post => self.garbage(Report::collect).await,
+            "/api/copy" if post => self.copy(request, peer).await,
+            path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
             "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
-            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/scrub" => {
+            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" | "/api/scrub" => {
                 answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
             }
+            "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
     }
 
+    async fn garbage(
+        &self,
+        work: impl FnOnce(&storage::Hosted) -> Result<Report, StorageError> + Send + 'static,
+    ) -> Response<Body> {
+        match garbage::blocking(self.inner.served.cache.store().hosted(), work).await {
+            Ok(report) => json(&report),
+            Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, format!("no garbage is collected: {error}\n")),
+        }
+    }
+
+    async fn copy<B>(&self, request: Request<B>, client: IpAddr) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let order: Order = match read_json(request).await {
+            Ok(order) => order,
+            Err(refusal) => return answer(StatusCode::BAD_REQUEST, refusal),
+        };
+        let inner = self.inner.clone();
+        let work = |progress| async move { Copy::prepare(&inner.served, &order, client)?.run(&progress).await };
+        told::steps("copy", work, CopyError::status).await
+    }
+
+    async fn backup<B>(&self, request: &Request<B>) -> Response<Body> {
+        let local = Local::new(self.inner.served.cache.store());
+        let below = request.uri().path().trim_start_matches(backup::PREFIX);
+        backup::give(&local, below, request.uri().query()).await
+    }
+
     /// Begins to read and check everything at rest.
-    fn scrub<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
+    fn scrub<B>(&self, request: &Request<B>) -> Response<Body> {
         let repair = request.uri().query() == Some("repair=true");
-        let scrubber = self.inner.cache.scrubber();
+        let scrubber = self.inner.served.cache.scrubber();
         let status = if scrubber.begin(repair) { StatusCode::ACCEPTED } else { StatusCode::CONFLICT };
         let mut response = json(&scrubber.progress());
         *response.status_mut() = status;
         response
     }
 
-    fn ready(&self) -> Response<Full<Bytes>> {
+    fn ready(&self) -> Response<Body> {
         if self.inner.drain.has_begun() {
             return answer(StatusCode::SERVICE_UNAVAILABLE, "stopping\n");
         }
-        let mut text = format!("ready\nindex: {}\n", self.inner.cache.store().index().state());
-        for line in self.inner.cache.upstreams().iter().flat_map(status::parts) {
+        let mut text = format!("ready\nindex: {}\n", self.inner.served.cache.store().index().state());
+        for line in self.inner.served.cache.upstreams().iter().flat_map(status::parts) {
             // Writing to a text does not fail.
             let _ = writeln!(text, "{line}");
         }
@@ -104,11 +158,11 @@ impl Admin {
     }
 
     fn status(&self) -> Status {
-        let Inner { registry, cache, clock, began, .. } = &*self.inner;
-        Status::of(cache, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
+        let Inner { registry, served, clock, began, .. } = &*self.inner;
+        Status::of(&served.cache, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self) -> Response<Body> {
         let mut text = Vec::new();
         match TextEncoder::new().encode(&self.inner.registry.gather(), &mut text) {
             Ok(()) => answer(StatusCode::OK, text),
@@ -117,30 +171,23 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget and /api/scrub";
+const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget, /api/gc and /api/scrub";
 
-fn answer(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(text.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
-    response
+/// What a request asks for, or what is wrong with that.
+async fn read_json<B, T>(request: Request<B>) -> Result<T, String>
+where
+    B: hyper::body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    T: serde::de::DeserializeOwned,
+{
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|error| format!("{error}\n"))?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|error| format!("not what is asked for here: {error}\n"))
 }
 
-fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
+fn refused(refusal: Refusal) -> Response<Body> {
     let mut response = answer(refusal.status(), format!("{refusal}\n"));
     if refusal.status() == StatusCode::UNAUTHORIZED {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"larder\""));
     }
     response
-}
-
-fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
-    match serde_json::to_vec(value) {
-        Ok(text) => {
-            let mut response = answer(StatusCode::OK, text);
-            response.headers_mut().insert(header::CONTENT_TYPE, JSON);
-            response
-        }
-        Err(error) => answer(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
-    }
 }

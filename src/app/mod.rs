@@ -3,103 +3,42 @@
 //! The only place that knows both the configuration and what it configures.
 
 mod announcement;
+mod backup;
+mod error;
+mod intake;
+mod stopped;
+mod systemd;
+mod wiring;
 
-use std::fs;
-use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
 use prometheus::Registry;
 use sd_notify::NotifyState;
-use thiserror::Error;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use self::announcement::{Addresses, announce};
-use crate::access::{self, Access, TokenKey};
-use crate::admin::{Admin, Permission};
-use crate::cache::{self, Cache, Lifetimes, OnDeleted, Origin, Pace, ScrubProgress};
+pub use self::backup::{StoppedError, back_up_stopped, restore};
+pub use self::error::Error;
+pub use self::intake::{Intake, IntakeError};
+pub use self::stopped::open_stopped;
+use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
+use crate::admin::{Admin, Permission, Served};
+use crate::cache::{Cache, ScrubProgress};
 use crate::clock::Clock;
-use crate::config::{self, Config, Pattern};
+use crate::config::Config;
 use crate::hosted::Hosted;
-use crate::http::{self, Mirror, Ours};
-use crate::metric;
-use crate::routing::{Mirrored, Routes};
-use crate::secret::Secret;
-use crate::server::{self, BindError, Drain, Limits, Listener, TlsFiles};
-use crate::storage::{self, OpenError, StorageError, Store};
+use crate::http::{self, Mirror};
+use crate::server::{self, Drain, Listener};
+use crate::storage::Store;
 use crate::task;
-use crate::upstream::{self, SetupError, Upstream};
 
 /// How long answers that are under way may take after the signal to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long an operator's request may take after that.
 const LAST_GRACE: Duration = Duration::from_secs(1);
-/// Memory for the index's own cache, in bytes. sled takes about twice as much.
-const INDEX_CACHE: u64 = 64 << 20;
-
-/// Why the server does not run.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// The data directory.
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    /// A listener.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// An upstream's settings.
-    #[error("upstream {name}: {source}")]
-    Upstream {
-        /// What clients call it.
-        name: String,
-        /// What is wrong.
-        source: Box<SetupError>,
-    },
-    /// An upstream's address.
-    #[error("upstream {name}: its url is not one that can be asked")]
-    Url {
-        /// What clients call it.
-        name: String,
-    },
-    /// An upstream's `allow`, `deny` and `private`.
-    #[error("upstream {name}: its patterns are too large together: {source}")]
-    Patterns {
-        /// What clients call it.
-        name: String,
-        /// Why.
-        source: globset::Error,
-    },
-    /// An upstream's `ca` file.
-    #[error("upstream {name}: cannot read its ca file {path}: {source}")]
-    Ca {
-        /// What clients call it.
-        name: String,
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The registry's rules.
-    #[error("registry.repository {pattern}: its patterns are too large to compile: {source}")]
-    Rule {
-        /// Its pattern.
-        pattern: String,
-        /// Why.
-        source: globset::Error,
-    },
-    /// The registry's accounts and keys.
-    #[error(transparent)]
-    Access(#[from] access::SetupError),
-    /// What was being pushed when the last process ended.
-    #[error("data_dir: {0}")]
-    Uploads(StorageError),
-    /// The system refuses threads or signals.
-    #[error("cannot start: {0}")]
-    System(#[from] io::Error),
-}
 
 /// A running server.
 pub struct Server {
@@ -139,18 +78,19 @@ impl Server {
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
-        let cache = Arc::new(cache);
+        let (settings, pins) = (cache_settings(config), pins(config)?);
+        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
         let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let door = Mirror::new(cache.clone(), routes(config)?, ours.clone(), clock.clone(), figures.clone());
+        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone() };
+        let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
-        let pages =
-            Admin::new(registry, Permission::new(config.admin.token.clone()), drain.clone(), cache, clock.clone());
+        let permission = Permission::new(config.admin.token.clone());
+        let pages = Admin::new(registry, permission, drain.clone(), served, clock.clone());
         let addresses = Addresses {
             mirror: mirror.local_addr(),
             admin: admin.local_addr(),
@@ -225,8 +165,8 @@ pub fn run(config: Config) -> Result<(), Error> {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let server = Server::start(&config, Clock::system()).await?;
         task::spawn("systemd", async {
-            tell_systemd(NotifyState::Ready).await;
-            feed_watchdog().await;
+            systemd::tell(NotifyState::Ready).await;
+            systemd::feed_watchdog().await;
         });
         let drain = server.drain.clone();
         task::spawn("signals", async move {
@@ -237,7 +177,7 @@ pub fn run(config: Config) -> Result<(), Error> {
                 }
                 tracing::info!(grace_s = GRACE.as_secs(), again = drain.has_begun(), "told to stop");
                 // Past a second systemd is not waited for: clients are.
-                let _ = tokio::time::timeout(Duration::from_secs(1), tell_systemd(NotifyState::Stopping)).await;
+                let _ = tokio::time::timeout(Duration::from_secs(1), systemd::tell(NotifyState::Stopping)).await;
                 drain.begin(GRACE);
             }
         });
@@ -259,7 +199,8 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     let (registry, clock) = (Registry::new(), Clock::system());
     let origins = origins(config, upstreams(config, &clock, &registry)?)?;
     let store = open_store(config, &clock, &registry).await?;
-    let cache = Cache::new(store.clone(), origins, cache_settings(config), clock.clone(), &registry);
+    let (settings, pins) = (cache_settings(config), pins(config)?);
+    let cache = Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry);
     let scrubber = cache.scrubber();
     let mut round = std::pin::pin!(scrubber.once(repair));
     let done = loop {
@@ -272,26 +213,6 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     Ok(done)
 }
 
-/// Says how it stands to a systemd that started us with `Type=notify`; to nobody otherwise. Waits while systemd does not
-/// listen, so nothing that clients wait for may stand behind it.
-async fn tell_systemd(state: NotifyState<'static>) {
-    task::blocking(move || {
-        if let Err(error) = sd_notify::notify(std::slice::from_ref(&state)) {
-            tracing::warn!(%error, ?state, "systemd cannot be told");
-        }
-    })
-    .await;
-}
-
-/// With `WatchdogSec=`: while tasks get their turn, the process is alive. Systemd restarts it when it hears nothing.
-async fn feed_watchdog() {
-    let Some(limit) = sd_notify::watchdog_enabled() else { return };
-    loop {
-        tell_systemd(NotifyState::Watchdog).await;
-        tokio::time::sleep(limit / 2).await;
-    }
-}
-
 /// Each connection and each blob that is read takes a descriptor, and the usual soft limit is 1024.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -300,157 +221,4 @@ fn raise_descriptor_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-}
-
-fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {
-    let tls = tls.map(|tls| TlsFiles {
-        cert: tls.cert.as_path().to_owned(),
-        key: tls.key.as_path().to_owned(),
-        client_ca: tls.client_ca.as_ref().map(|path| path.as_path().to_owned()),
-    });
-    server::Settings { name, listen: listen.addr(), tls, limits: Limits::default() }
-}
-
-/// Beside `larder_cache_bytes`, so that a dashboard need not know the configuration.
-fn show_cap(config: &Config, registry: &Registry) {
-    let help = "The most bytes that cached content may take on disk: cache.max_size.";
-    let cap = metric::gauge(registry, "larder_cache_max_bytes", help);
-    cap.set(i64::try_from(config.cache.max_size.bytes()).unwrap_or(i64::MAX));
-}
-
-async fn open_store(config: &Config, clock: &Clock, registry: &Registry) -> Result<Store, OpenError> {
-    let verify = config.cache.verify.get();
-    let data_dir = config.data_dir.as_path().to_owned();
-    let settings = storage::Settings { data_dir, index_cache: INDEX_CACHE, verify };
-    let (clock, registry) = (clock.clone(), registry.clone());
-    task::blocking(move || Store::open(settings, clock, &registry)).await
-}
-
-async fn ours(config: &Config, own: &config::Registry, store: &Store, clock: &Clock) -> Result<Ours, Error> {
-    let rules = own.repositories.iter().map(rule).collect::<Result<Vec<access::Rule>, Error>>()?;
-    let key = config.data_dir.as_path().join("token.key");
-    let settings = access::Settings {
-        rules,
-        anonymous: match own.anonymous {
-            config::Anonymous::None => access::Anonymous::None,
-            config::Anonymous::Pull => access::Anonymous::Pull,
-            config::Anonymous::Push => access::Anonymous::Push,
-        },
-        htpasswd: own.htpasswd.as_ref().map(|file| file.as_path().to_owned()),
-        token_key: task::blocking(move || TokenKey::open(&key)).await?,
-    };
-    let access = Access::open(settings, clock.clone()).await?;
-    let (store, clock) = (store.clone(), clock.clone());
-    let hosted = task::blocking(move || Hosted::open(&store, clock)).await.map_err(Error::Uploads)?;
-    Ok(Ours { hosted, access })
-}
-
-fn rule(rule: &config::RepositoryRule) -> Result<access::Rule, Error> {
-    let pattern = rule.pattern.to_string();
-    let globs = |patterns| Pattern::any_of(patterns).map_err(|source| Error::Rule { pattern: pattern.clone(), source });
-    let grantees = |users: &[config::UserName]| {
-        users.iter().map(|user| access::Grantee::parse(user.as_str())).collect::<Vec<access::Grantee>>()
-    };
-    Ok(access::Rule {
-        names: globs(std::slice::from_ref(&rule.pattern))?,
-        immutable_tags: globs(&rule.immutable_tags)?,
-        pull: grantees(&rule.pull),
-        push: grantees(&rule.push),
-        delete: grantees(&rule.delete),
-        mirror: rule.mirror,
-        pattern,
-    })
-}
-
-fn cache_settings(config: &Config) -> cache::Settings {
-    let slowest =
-        config.upstreams.iter().map(|upstream| upstream.connect_timeout.get() + upstream.header_timeout.get());
-    cache::Settings {
-        lifetimes: Lifetimes {
-            tag_ttl: config.cache.tag_ttl.get(),
-            revalidate_timeout: config.cache.revalidate_timeout.get(),
-            negative_ttl: config.cache.negative_ttl.get(),
-        },
-        first_byte_timeout: slowest.max().unwrap_or_default(),
-        complete_indexes: config.cache.complete_indexes,
-        scrub: Pace { every: config.cache.scrub.get(), rate: config.cache.scrub_rate.per_second() },
-    }
-}
-
-fn upstreams(config: &Config, clock: &Clock, registry: &Registry) -> Result<Vec<Upstream>, Error> {
-    let metrics = upstream::Metrics::new(registry);
-    let make = |upstream: &config::Upstream| {
-        let name = upstream.name.registry().to_string();
-        let extra_ca = match &upstream.ca {
-            None => None,
-            Some(file) => Some(fs::read(file.as_path()).map_err(|source| Error::Ca {
-                name: name.clone(),
-                path: file.as_path().to_owned(),
-                source,
-            })?),
-        };
-        let uri = |url: &config::BaseUrl| url.as_str().parse().map_err(|_| Error::Url { name: name.clone() });
-        let accounts = upstream.accounts().map(|(username, password)| upstream::Account {
-            username: username.as_str().to_owned(),
-            password: password.clone(),
-        });
-        let settings = upstream::Settings {
-            name: upstream.name.registry().clone(),
-            url: uri(&upstream.url)?,
-            fallbacks: upstream.fallback.iter().map(uri).collect::<Result<_, _>>()?,
-            accounts: accounts.collect(),
-            reserve: u64::from(upstream.reserve.get()),
-            proxies: proxies(&upstream.proxy, &config.proxies),
-            extra_ca,
-            connect_timeout: upstream.connect_timeout.get(),
-            header_timeout: upstream.header_timeout.get(),
-            stall_timeout: upstream.stall_timeout.get(),
-            max_connections: upstream.max_connections.get() as usize,
-            parallel: upstream.parallel.get() as usize,
-            bandwidth: upstream.bandwidth.per_second(),
-        };
-        Upstream::new(settings, clock.clone(), metrics.clone())
-            .map_err(|source| Error::Upstream { name, source: Box::new(source) })
-    };
-    config.upstreams.iter().map(make).collect()
-}
-
-fn origins(config: &Config, upstreams: Vec<Upstream>) -> Result<Vec<Origin>, Error> {
-    let origin = |(configured, upstream): (&config::Upstream, Upstream)| {
-        let on_deleted = match configured.on_deleted {
-            config::OnDeleted::Keep => OnDeleted::Keep,
-            config::OnDeleted::Drop => OnDeleted::Drop,
-        };
-        Ok(Origin::new(upstream, on_deleted, globs(configured, &configured.private)?))
-    };
-    config.upstreams.iter().zip(upstreams).map(origin).collect()
-}
-
-fn globs(upstream: &config::Upstream, patterns: &[Pattern]) -> Result<GlobSet, Error> {
-    Pattern::any_of(patterns).map_err(|source| Error::Patterns { name: upstream.name.to_string(), source })
-}
-
-fn proxies(proxy: &config::Proxy, environment: &config::ProxyVariables) -> upstream::Proxies {
-    match proxy {
-        config::Proxy::None => upstream::Proxies::default(),
-        config::Proxy::Env => upstream::Proxies {
-            http: environment.http.clone(),
-            https: environment.https.clone(),
-            not_for: environment.not_for.clone(),
-        },
-        config::Proxy::Url(url) => {
-            let url = Some(Secret::new(url.as_str()));
-            upstream::Proxies { http: url.clone(), https: url, not_for: String::new() }
-        }
-    }
-}
-
-fn routes(config: &Config) -> Result<Routes, Error> {
-    let mirrored = |upstream: &config::Upstream| {
-        let registry = upstream.name.registry().clone();
-        Ok(Mirrored { registry, allow: globs(upstream, &upstream.allow)?, deny: globs(upstream, &upstream.deny)? })
-    };
-    let default = config.upstreams.iter().position(|upstream| upstream.default);
-    let mirrored: Result<Vec<Mirrored>, Error> = config.upstreams.iter().map(mirrored).collect();
-    Ok(Routes::new(mirrored?, default.unwrap_or_default()))
 }

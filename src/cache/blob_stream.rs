@@ -15,8 +15,9 @@ use super::error::CacheError;
 use super::flight::{Progress, Seat};
 use super::metrics::Held;
 use super::outcome::Outcome;
+use super::passage::Passage;
 use crate::oci::ByteRange;
-use crate::storage::{BlobFile, Extent, is_lost};
+use crate::storage::{BlobFile, Extent, StorageError, is_lost};
 use crate::task;
 use crate::upstream::{BlobBody, UpstreamError};
 
@@ -45,6 +46,8 @@ pub(super) enum Source {
     Kept(BlobFile),
     // A part that lies far ahead of the fill, straight from upstream: passed on, and not kept.
     Passing(Box<BlobBody>),
+    // The whole, from upstream and for this reader alone: passed on, verified, and not kept.
+    Unkept(Box<Passage>),
     // Follows the attempt that it has read from; counted as one that waits for as long as it does.
     Growing { seat: Seat, attempt: Option<u32>, _waiting: Held },
 }
@@ -88,15 +91,16 @@ impl Blob {
             Source::Growing { seat, .. } => Some(match seat.now() {
                 Progress::Waiting => 0,
                 Progress::Streaming(streaming) => streaming.visible,
-                Progress::Done(..) | Progress::Failed(_) => u64::MAX,
+                Progress::Done(..) | Progress::Unkept(_) | Progress::Failed(_) => u64::MAX,
             }),
+            Source::Unkept(_) => Some(0),
             Source::Kept(_) | Source::Passing(_) => None,
         }
     }
 
     /// Whether its bytes lie in a file.
     pub fn is_on_disk(&self) -> bool {
-        !matches!(self.source, Source::Passing(_))
+        !matches!(self.source, Source::Passing(_) | Source::Unkept(_))
     }
 
     /// Whether it is complete and verified.
@@ -111,8 +115,10 @@ impl Blob {
     pub async fn kept(self) -> Result<(), CacheError> {
         match self.source {
             Source::Kept(_) | Source::Passing(_) => Ok(()),
+            Source::Unkept(_) => Err(StorageError::NoRoom.into()),
             Source::Growing { mut seat, .. } => match seat.wait_until(|_| false).await {
                 Progress::Done(..) => Ok(()),
+                Progress::Unkept(_) => Err(StorageError::NoRoom.into()),
                 Progress::Failed(error) => Err(error),
                 // `wait_until` returns at an end only.
                 Progress::Waiting | Progress::Streaming(_) => Err(CacheError::Abandoned),
@@ -131,7 +137,11 @@ impl BlobReader {
             return body.next().await.map_err(BrokenStream::Upstream);
         }
         loop {
-            let Some(extent) = self.next_place(CHUNK).await? else { return Ok(None) };
+            let extent = match self.next_place(CHUNK).await? {
+                Next::Place(extent) => extent,
+                Next::End => return Ok(None),
+                Next::Passing => return self.next_passed().await,
+            };
             let at = extent.offset;
             match task::blocking(move || extent.read()).await {
                 Ok(bytes) => return Ok(Some(bytes)),
@@ -146,7 +156,15 @@ impl BlobReader {
     /// As [`BlobReader::next`].
     pub async fn next_extent(&mut self, longest: usize) -> Result<Option<Extent>, BrokenStream> {
         loop {
-            let Some(extent) = self.next_place(longest).await? else { return Ok(None) };
+            let extent = match self.next_place(longest).await? {
+                Next::Place(extent) => extent,
+                Next::End => return Ok(None),
+                // What is not in a file is put where it can be sent like what is.
+                Next::Passing => match self.next_passed().await? {
+                    Some(bytes) => return Ok(Some(task::blocking(move || Extent::in_memory(&bytes)).await?)),
+                    None => return Ok(None),
+                },
+            };
             match ready(&extent).await {
                 Ok(()) => return Ok(Some(extent)),
                 Err(error) => self.go_on_without_damage(extent.offset, error).await?,
@@ -165,14 +183,35 @@ impl BlobReader {
         Ok(())
     }
 
+    /// The next bytes of a blob that is not kept.
+    async fn next_passed(&mut self) -> Result<Option<Bytes>, BrokenStream> {
+        let Source::Unkept(passage) = &mut self.source else { return Err(BrokenStream::Fill(CacheError::Abandoned)) };
+        while self.end != Some(self.at) {
+            let Some((offset, mut bytes)) = passage.next().await.map_err(BrokenStream::Fill)? else {
+                // Shorter than was said: that is for the passage to find.
+                self.end = Some(self.at);
+                continue;
+            };
+            let seen = self.at.saturating_sub(offset).min(bytes.len() as u64);
+            let mut bytes = bytes.split_off(seen as usize);
+            bytes.truncate(self.end.map_or(bytes.len(), |end| length(self.at, end, bytes.len())));
+            if !bytes.is_empty() {
+                self.at += bytes.len() as u64;
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
+    }
+
     /// Where the next bytes are, as soon as they may be read, and steps over them.
-    async fn next_place(&mut self, longest: usize) -> Result<Option<Extent>, BrokenStream> {
+    async fn next_place(&mut self, longest: usize) -> Result<Next, BrokenStream> {
         let at = self.at;
         if self.end == Some(at) {
-            return Ok(None);
+            return Ok(Next::End);
         }
         let kept = match &mut self.source {
             Source::Kept(blob) => blob.clone(),
+            Source::Unkept(_) => return Ok(Next::Passing),
             // Nobody asks for places in a file where there is none.
             Source::Passing(_) => return Err(BrokenStream::Fill(CacheError::Abandoned)),
             Source::Growing { seat, attempt, .. } => match seat.wait_until(|streaming| streaming.visible > at).await {
@@ -181,11 +220,16 @@ impl BlobReader {
                     let until = self.end.map_or(streaming.visible, |end| end.min(streaming.visible));
                     let length = length(at, until, longest);
                     self.at += length as u64;
-                    return Ok(Some(streaming.growing.extent(at, length)));
+                    return Ok(Next::Place(streaming.growing.extent(at, length)));
                 }
                 Progress::Done(blob, of) => {
                     follow(attempt, of)?;
                     blob
+                }
+                Progress::Unkept(unkept) => {
+                    follow(attempt, unkept.attempt)?;
+                    self.source = Source::Unkept(Box::new(Passage::new(*unkept, at)));
+                    return Ok(Next::Passing);
                 }
                 Progress::Failed(error) => return Err(BrokenStream::Fill(error)),
                 // `wait_until` never returns it.
@@ -195,12 +239,22 @@ impl BlobReader {
         let end = *self.end.get_or_insert(kept.size());
         self.source = Source::Kept(kept.clone());
         if end == at {
-            return Ok(None);
+            return Ok(Next::End);
         }
         let length = length(at, end, longest);
         self.at += length as u64;
-        Ok(Some(kept.extent(at, length)))
+        Ok(Next::Place(kept.extent(at, length)))
     }
+}
+
+/// Where a reader goes on.
+enum Next {
+    /// Here.
+    Place(Extent),
+    /// Nowhere.
+    End,
+    /// Not in a file.
+    Passing,
 }
 
 /// Waits until bytes are in memory, and right.

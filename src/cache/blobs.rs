@@ -4,7 +4,7 @@
 //! a flight is boarded, whoever leads it and whoever joins it are alike.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -17,6 +17,8 @@ use super::manifests::Manifests;
 use super::metrics::{Held, Metrics};
 use super::origin::Origins;
 use super::outcome::Outcome;
+use super::passage::Passage;
+use super::room::Rooms;
 use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};
 use crate::storage::{BlobFile, Link, Store, Verdict, is_lost};
@@ -35,6 +37,7 @@ pub struct Blobs {
     origins: Origins,
     manifests: Manifests,
     metrics: Metrics,
+    rooms: Rooms,
     first_byte_timeout: Duration,
     flights: Flights,
     // Questions whether a repository may have a blob that is here already.
@@ -55,10 +58,11 @@ impl Blobs {
         origins: Origins,
         manifests: Manifests,
         metrics: Metrics,
+        rooms: Rooms,
         first_byte_timeout: Duration,
     ) -> Blobs {
         let (flights, rights) = (Flights::default(), Arc::new(SingleFlight::new("right")));
-        Blobs { store, origins, manifests, metrics, first_byte_timeout, flights, rights }
+        Blobs { store, origins, manifests, metrics, rooms, first_byte_timeout, flights, rights }
     }
 
     /// A blob, complete or while it is fetched, for a client.
@@ -132,6 +136,11 @@ impl Blobs {
                 self.follow(seat, repository, digest, Outcome::Joined).await
             }
         }
+    }
+
+    /// Whether a blob is on its way in.
+    pub fn is_flying(&self, digest: &Digest) -> bool {
+        self.flights.is_flying(digest)
     }
 
     /// Whether a blob can be had although upstream cannot: it is here, or so many of its bytes have come that its fill is
@@ -244,8 +253,11 @@ impl Blobs {
             async move {
                 let answer = may_read(&upstream, &repository, &digest).await;
                 answer.map_err(|error| CacheError::from_upstream(&repository.registry, error))?;
-                if let Some(size) = size {
-                    task::blocking(move || store.add_link(&repository, &digest, Link::Blob { size })).await?;
+                let Some(size) = size else { return Ok(()) };
+                let link = Link::Blob { size };
+                // Without it, the next client's right is asked for again.
+                if let Err(error) = task::blocking(move || store.add_link(&repository, &digest, link)).await {
+                    tracing::error!(%digest, %error, "a blob is served without its link being kept");
                 }
                 Ok(())
             }
@@ -274,7 +286,9 @@ impl Blobs {
             upstream: self.origins.of(repository)?.clone(),
             flow: seat.flow().clone(),
             store: self.store.clone(),
+            rooms: self.rooms.clone(),
             metrics: self.metrics.clone(),
+            left: Mutex::default(),
         };
         let (blobs, repository, digest) = (self.clone(), repository.clone(), *digest);
         task::spawn("fill", async move {
@@ -305,6 +319,12 @@ impl Blobs {
         let size = match progress {
             Progress::Done(blob, _) => return Ok(self.kept(blob, repository, digest, outcome)),
             Progress::Streaming(streaming) => streaming.size,
+            Progress::Unkept(unkept) => {
+                let (size, mut passage) = (unkept.size, Passage::new(*unkept, 0));
+                timeout(self.first_byte_timeout, passage.prime()).await.unwrap_or(Err(CacheError::Late))?;
+                let (source, healer) = (Source::Unkept(Box::new(passage)), self.healer(repository, digest));
+                return Ok(Blob { size, outcome: Outcome::Bypass, source, healer });
+            }
             Progress::Failed(error) => return Err(error),
             // A healthy upstream whose connections are all taken: it is our turn soon, and a 404 would send the client
             // away from what the others are getting.

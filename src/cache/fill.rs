@@ -6,17 +6,18 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::error::CacheError;
-use super::flight::{Pilot, Progress, Streaming};
+use super::flight::{Pilot, Progress, Streaming, Unkept};
 use super::metrics::{Held, Metrics};
 use super::part::{Landed, Part, PartError, Source};
-use crate::oci::{Digest, Repository};
-use crate::storage::{BlobFile, Ingest, Link, StorageError, Store};
+use super::room::Rooms;
+use crate::oci::{Digest, Hasher, Repository};
+use crate::storage::{BlobFile, Ingest, Link, Room, StorageError, Store};
 use crate::task;
 use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
@@ -45,8 +46,12 @@ pub struct Fill {
     pub flow: Flow,
     /// Where it goes.
     pub store: Store,
+    /// Who makes room there.
+    pub rooms: Rooms,
     /// Counts.
     pub metrics: Metrics,
+    /// What readers go on from if the disk fails.
+    pub left: Mutex<Option<Unkept>>,
 }
 
 impl Fill {
@@ -58,11 +63,34 @@ impl Fill {
         drop(held);
         match result {
             Ok((blob, attempt)) => pilot.land(Progress::Done(blob, attempt)),
+            Err(CacheError::Storage(error)) if !error.is_mismatch() => {
+                tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a blob is passed on without being kept");
+                let left = self.left.lock().unwrap_or_else(PoisonError::into_inner).take();
+                pilot.land(Progress::Unkept(Box::new(left.unwrap_or_else(|| self.nothing()))));
+            }
             Err(error) => {
                 tracing::warn!(repository = %self.repository, digest = %self.digest, %error, "a fill failed");
                 pilot.land(Progress::Failed(error));
             }
         }
+    }
+
+    /// Not a byte has come.
+    fn nothing(&self) -> Unkept {
+        let hasher = Hasher::new(self.digest.algorithm());
+        Unkept { size: self.announced, attempt: 0, beginning: None, hasher, origin: self.source(Arc::default()) }
+    }
+
+    /// Should the disk fail now, readers go on from here.
+    fn note(&self, ingest: &Ingest, attempt: u32, size: Option<u64>) {
+        let beginning = Some((ingest.growing(), ingest.passed()));
+        let unkept = Unkept { size, attempt, beginning, hasher: ingest.hasher(), origin: self.source(Arc::default()) };
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(unkept);
+    }
+
+    fn source(&self, is_pieced: Arc<AtomicBool>) -> Source {
+        let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
+        Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest, is_pieced }
     }
 
     async fn fetch(&self, pilot: &Pilot) -> Result<(BlobFile, u32), CacheError> {
@@ -78,9 +106,10 @@ impl Fill {
     }
 
     async fn attempt(&self, pilot: &Pilot, attempt: u32) -> Result<BlobFile, (CacheError, Came)> {
-        let ingest = self.on_disk(|store, digest| store.ingest(digest)).await.map_err(|e| (e, Came::AtOnce))?;
+        let begun = self.rooms.ingest(&self.digest).await;
+        let (ingest, room) = begun.map_err(|error| (error.into(), Came::AtOnce))?;
         let is_pieced = Arc::new(AtomicBool::new(ingest.left() > 0));
-        let result = self.fill(pilot, attempt, ingest, &is_pieced).await;
+        let result = self.fill(pilot, attempt, ingest, room, &is_pieced).await;
         if let Err(CacheError::Mismatch { .. }) = result {
             self.metrics.upstream_mismatch();
         }
@@ -93,10 +122,18 @@ impl Fill {
         pilot: &Pilot,
         attempt: u32,
         ingest: Ingest,
+        room: Room,
         is_pieced: &Arc<AtomicBool>,
     ) -> Result<BlobFile, CacheError> {
         let from = ingest.left();
-        let follower = Follower { ingest, size: None, attempt, pilot };
+        // Before upstream is asked for what could not be kept. A stranger's word on a length takes no room from others.
+        if let Some(size) = self.announced
+            && let Err(error) = self.rooms.cover_exactly(&room, size).await
+        {
+            self.set_aside(ingest, room).await;
+            return Err(error.into());
+        }
+        let follower = Follower { ingest, room: room.clone(), size: None, attempt, pilot };
         // Hashing what is here can take longer than a client waits, and upstream may have none of the rest.
         let answered = OnceLock::new();
         let ask = async {
@@ -114,9 +151,11 @@ impl Fill {
         let body = match body {
             Ok(body) => body,
             // The last attempt ended between its last byte and the commit.
-            Err(UpstreamError::OutOfRange { .. }) if from > 0 => return self.finish(ingest, Some(from)).await,
+            Err(UpstreamError::OutOfRange { .. }) if from > 0 => {
+                return self.finish(ingest, room, attempt, Some(from)).await;
+            }
             Err(error) => {
-                ingest.set_aside();
+                self.set_aside(ingest, room).await;
                 return Err(self.upstream_error(error));
             }
         };
@@ -124,18 +163,17 @@ impl Fill {
             ingest.discard();
             return Err(self.mismatch());
         };
-        // A stranger's word on a length takes no room away from others.
         let ingest = match self.announced {
             None => ingest,
-            Some(size) => task::blocking(move || ingest.reserve(size).map(|()| ingest)).await?,
+            Some(size) => self.set_apart(ingest, size).await?,
         };
-        let follower = Follower { ingest, size, attempt, pilot };
+        let follower = Follower { ingest, room: room.clone(), size, attempt, pilot };
         follower.show();
         let (Follower { ingest, .. }, poured) = self.pour(follower, body, from, is_pieced).await;
         match poured {
-            Ok(()) => self.finish(ingest, size).await,
+            Ok(()) => self.finish(ingest, room, attempt, size).await,
             Err(PartError::Upstream(error)) => {
-                ingest.set_aside();
+                self.set_aside(ingest, room).await;
                 Err(self.upstream_error(error))
             }
             Err(PartError::Cancelled) => Err(CacheError::Abandoned),
@@ -144,6 +182,7 @@ impl Fill {
                 Err(self.mismatch())
             }
             Err(PartError::Storage(error)) => {
+                self.note(&ingest, attempt, size);
                 ingest.discard();
                 Err(error.into())
             }
@@ -218,18 +257,45 @@ impl Fill {
         landed: mpsc::Sender<Landed>,
         is_pieced: Arc<AtomicBool>,
     ) -> Part {
-        let (upstream, flow) = (self.upstream.clone(), self.flow.clone());
-        let source = Source { upstream, flow, repo: self.repository.name.clone(), digest: self.digest, is_pieced };
         let limit = follower.size.unwrap_or(MAX_UNANNOUNCED);
-        Part::new(source, span, follower.size, limit, follower.ingest.landing(), landed)
+        let room = (self.rooms.clone(), follower.room.clone());
+        Part::new(self.source(is_pieced), span, follower.size, limit, follower.ingest.landing(), room, landed)
     }
 
-    async fn finish(&self, ingest: Ingest, size: Option<u64>) -> Result<BlobFile, CacheError> {
+    async fn set_aside(&self, ingest: Ingest, room: Room) {
+        let (store, digest) = (self.store.clone(), self.digest);
+        task::blocking(move || store.set_aside(&digest, ingest, room)).await;
+    }
+
+    /// A disk that has less than it says is found out before the first byte.
+    async fn set_apart(&self, ingest: Ingest, size: u64) -> Result<Ingest, CacheError> {
+        let (ingest, done) = task::blocking(move || {
+            let done = ingest.reserve(size);
+            (ingest, done)
+        })
+        .await;
+        match done {
+            Ok(()) => Ok(ingest),
+            Err(error) => {
+                ingest.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn finish(
+        &self,
+        ingest: Ingest,
+        room: Room,
+        attempt: u32,
+        size: Option<u64>,
+    ) -> Result<BlobFile, CacheError> {
         if size.is_some_and(|size| size != ingest.passed()) {
             ingest.discard();
             return Err(self.mismatch());
         }
-        let committed = self.on_disk(move |store, digest| store.commit(digest, ingest)).await;
+        self.note(&ingest, attempt, Some(ingest.passed()));
+        let committed = self.on_disk(move |store, digest| store.commit(digest, ingest, room)).await;
         match committed {
             Err(CacheError::Storage(error)) if error.is_mismatch() => Err(self.mismatch()),
             Err(error) => Err(error),
@@ -301,6 +367,7 @@ async fn recover<'p>(
 /// Goes behind what has landed: hashes it and shows it to the readers.
 struct Follower<'p> {
     ingest: Ingest,
+    room: Room,
     size: Option<u64>,
     attempt: u32,
     pilot: &'p Pilot,
@@ -314,13 +381,13 @@ impl<'p> Follower<'p> {
     }
 
     async fn pass(self, frontier: u64) -> (Follower<'p>, Result<(), StorageError>) {
-        let Follower { mut ingest, size, attempt, pilot } = self;
+        let Follower { mut ingest, room, size, attempt, pilot } = self;
         let (ingest, passed) = task::blocking(move || {
             let passed = ingest.pass(frontier);
             (ingest, passed)
         })
         .await;
-        (Follower { ingest, size, attempt, pilot }, passed)
+        (Follower { ingest, room, size, attempt, pilot }, passed)
     }
 
     fn show(&self) {

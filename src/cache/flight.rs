@@ -4,12 +4,14 @@
 //! sender that vanishes without a word is one of them: an end of stream is an act, never an absence.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
 use super::error::CacheError;
-use crate::oci::{Digest, Repository};
+use super::part::Source;
+use crate::oci::{Digest, Hasher, Repository};
 use crate::storage::{BlobFile, Growing};
 use crate::upstream::{Flow, Priority};
 
@@ -25,6 +27,8 @@ pub enum Progress {
     Streaming(Streaming),
     /// The blob is complete, verified and kept; the number is the attempt that brought it.
     Done(BlobFile, u32),
+    /// It cannot be kept here: whoever reads it goes on by himself, from upstream.
+    Unkept(Box<Unkept>),
     /// There will be no more bytes.
     Failed(CacheError),
 }
@@ -40,6 +44,27 @@ pub struct Streaming {
     pub visible: u64,
     /// Where to read them.
     pub growing: Growing,
+}
+
+/// What there is of a blob that will not be kept.
+#[derive(Clone)]
+pub struct Unkept {
+    /// The blob's length in bytes, if anyone told.
+    pub size: Option<u64>,
+    /// The attempt that it came in.
+    pub attempt: u32,
+    /// Its first bytes, in a file without a name, and how many they are.
+    pub beginning: Option<(Growing, u64)>,
+    /// Has seen those.
+    pub hasher: Hasher,
+    /// Which blob, and where the rest is.
+    pub origin: Source,
+}
+
+impl fmt::Debug for Unkept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Unkept").field("size", &self.size).finish_non_exhaustive()
+    }
 }
 
 /// A place at a fill: sees its progress.
@@ -65,7 +90,7 @@ impl Seat {
         let arrived = self.progress.wait_for(|progress| match progress {
             Progress::Waiting => false,
             Progress::Streaming(streaming) => enough(streaming),
-            Progress::Done(..) | Progress::Failed(_) => true,
+            Progress::Done(..) | Progress::Unkept(_) | Progress::Failed(_) => true,
         });
         match arrived.await {
             Ok(progress) => progress.clone(),
@@ -139,6 +164,11 @@ impl Flights {
         let flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let flight = flights.get(digest).filter(|flight| flight.repository == *repository)?;
         Some(flight.seat.clone())
+    }
+
+    /// Whether a digest is on its way through whichever repository.
+    pub fn is_flying(&self, digest: &Digest) -> bool {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
     /// Joins the flight of `digest`, or begins it with a share of the line that `flow` makes. A client's priority is

@@ -4,6 +4,7 @@
 //! that upstream has served it in, and to nobody else.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -12,6 +13,7 @@ use super::ledger::{Ledger, OnBehalfOf};
 use super::metrics::Metrics;
 use super::origin::Origins;
 use super::outcome::Outcome;
+use super::room::Rooms;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
@@ -23,6 +25,10 @@ use crate::upstream::{FetchedManifest, ManifestHead, Reach};
 const HOT_BYTES: u64 = 64 << 20;
 /// Blobs whose length is remembered because a manifest announced it.
 const MAX_ANNOUNCED: u64 = 100_000;
+/// Manifests of which it is remembered that the disk did not take them.
+const MAX_UNKEPT: u64 = 10_000;
+/// How long a disk that took none is left alone.
+const UNKEPT: Duration = Duration::from_secs(10);
 
 type Key = (Repository, Digest);
 
@@ -58,8 +64,11 @@ struct Inner {
     metrics: Metrics,
     clock: Clock,
     ledger: Ledger,
+    rooms: Rooms,
     hot: moka::sync::Cache<Key, StoredManifest>,
     announced: moka::sync::Cache<Key, u64>,
+    // When it was last tried.
+    unkept: moka::sync::Cache<Key, Instant>,
     fetches: SingleFlight<Key, StoredManifest>,
 }
 
@@ -72,14 +81,24 @@ enum Found {
 
 impl Manifests {
     /// Manifests over `store`, fetched from `origins`.
-    pub fn new(store: Store, origins: Origins, metrics: Metrics, clock: Clock, ledger: Ledger) -> Manifests {
+    pub fn new(
+        store: Store,
+        origins: Origins,
+        metrics: Metrics,
+        clock: Clock,
+        ledger: Ledger,
+        rooms: Rooms,
+    ) -> Manifests {
         let hot = moka::sync::Cache::builder()
             .max_capacity(HOT_BYTES)
             .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
             .build();
         let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
+        let unkept = moka::sync::Cache::new(MAX_UNKEPT);
         let fetches = SingleFlight::new("manifest");
-        Manifests { inner: Arc::new(Inner { store, origins, metrics, clock, ledger, hot, announced, fetches }) }
+        Manifests {
+            inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, unkept, fetches }),
+        }
     }
 
     /// The manifest of `digest` in `repository`: from memory, from disk, or from upstream.
@@ -92,6 +111,10 @@ impl Manifests {
         let key = (repository.clone(), *digest);
         if let Some(manifest) = self.inner.hot.get(&key) {
             self.inner.store.used(digest);
+            // What is in memory alone would be lost with the process.
+            if self.inner.unkept.get(&key).is_some_and(|tried| self.inner.clock.tick() >= tried + UNKEPT) {
+                self.inner.keep(key, manifest.clone()).await?;
+            }
             return Ok((manifest, Outcome::Hit));
         }
         let (inner, wanted) = (self.inner.clone(), key.clone());
@@ -189,6 +212,16 @@ impl Manifests {
         Ok(Meaning { digest: manifest.digest, is_fallback })
     }
 
+    /// What was remembered of these is forgotten: they were taken away.
+    pub fn forget(&self, repository: &Repository, digests: &[Digest]) {
+        for digest in digests {
+            let key = (repository.clone(), *digest);
+            self.inner.hot.invalidate(&key);
+            self.inner.announced.invalidate(&key);
+            self.inner.unkept.invalidate(&key);
+        }
+    }
+
     /// How long a blob is, if a manifest of `repository` that was served lately says so.
     pub fn announced(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
         self.inner.announced.get(&(repository.clone(), *digest))
@@ -280,19 +313,25 @@ impl Inner {
     async fn keep(&self, key: Key, manifest: StoredManifest) -> Result<StoredManifest, CacheError> {
         let (store, kept) = (self.store.clone(), manifest.clone());
         let (repository, digest) = key.clone();
-        let written = task::blocking(move || {
-            if store.blob(&digest)?.is_none() {
-                store.put(&digest, &kept.bytes)?;
+        let written = match self.rooms.reserve(kept.bytes.len() as u64).await {
+            Err(error) => Err(error),
+            Ok(room) => {
+                let work = move || {
+                    if store.blob(&digest)?.is_none() {
+                        store.put(&digest, &kept.bytes, room)?;
+                    }
+                    let link = Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 };
+                    store.add_link(&repository, &digest, link)
+                };
+                task::blocking(work).await
             }
-            store.add_link(
-                &repository,
-                &digest,
-                Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 },
-            )
-        })
-        .await;
-        if let Err(error) = written {
-            tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
+        };
+        match written {
+            Ok(()) => self.unkept.invalidate(&key),
+            Err(error) => {
+                tracing::error!(repository = %key.0, digest = %key.1, %error, "a manifest is served without being kept");
+                self.unkept.insert(key.clone(), self.clock.tick());
+            }
         }
         if let Ok(parsed) = Manifest::parse(&manifest.bytes) {
             self.announce(&key.0, &parsed);

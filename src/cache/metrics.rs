@@ -18,6 +18,7 @@ pub struct Metrics {
     incomplete: IntCounterVec,
     fallback_tags: IntCounterVec,
     tags_gone: IntCounterVec,
+    evictions: IntCounterVec,
     scrubbed: IntCounterVec,
 }
 
@@ -55,6 +56,12 @@ impl Metrics {
                 "Answers about a tag that came from a fallback.",
                 &["upstream"],
             ),
+            evictions: metric::counters(
+                registry,
+                "larder_cache_evictions_total",
+                "Images evicted, by why: room was waited for, the limit came near, or no tag reached them.",
+                &["reason"],
+            ),
             scrubbed: metric::counters(
                 registry,
                 "larder_scrub_blobs_total",
@@ -89,6 +96,11 @@ impl Metrics {
     /// A fallback said what a tag means.
     pub fn fallback_tag(&self, upstream: &oci::Registry) {
         self.fallback_tags.with_label_values(&[upstream.as_str()]).inc();
+    }
+
+    /// An image went.
+    pub fn evicted(&self, reason: &str) {
+        self.evictions.with_label_values(&[reason]).inc();
     }
 
     /// A blob at rest was looked at.

@@ -10,6 +10,7 @@ mod blobs;
 mod completeness;
 mod completion;
 mod error;
+mod eviction;
 mod fill;
 mod flight;
 mod gate;
@@ -19,9 +20,11 @@ mod metrics;
 mod origin;
 mod outcome;
 mod part;
+mod passage;
 mod prefetch;
 mod recovery;
 mod referrers;
+mod room;
 mod scrubber;
 mod settings;
 mod single_flight;
@@ -31,12 +34,14 @@ mod tag_memory;
 mod tags;
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
+pub use eviction::Pins;
 pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
 pub use origin::{OnDeleted, Origin};
@@ -50,6 +55,7 @@ pub use tag_list::TagList;
 use self::blobs::Blobs;
 use self::completeness::Completeness;
 use self::completion::Completion;
+use self::eviction::Keeper;
 use self::gate::Gate;
 use self::ledger::Ledger;
 use self::manifests::Manifests;
@@ -57,6 +63,7 @@ use self::metrics::Metrics;
 use self::origin::Origins;
 use self::prefetch::Prefetch;
 use self::referrers::Referrers;
+use self::room::Rooms;
 use self::tag_list::TagLists;
 use self::tags::Tags;
 use crate::clock::Clock;
@@ -107,6 +114,8 @@ pub struct Cache {
     scrubber: Scrubber,
     metrics: Metrics,
     ledger: Ledger,
+    // What makes room does so for as long as this is here.
+    _keeper: Arc<Keeper>,
 }
 
 impl Cache {
@@ -115,19 +124,32 @@ impl Cache {
         store: Store,
         origins: Vec<Origin>,
         settings: Settings,
+        pins: Pins,
         clock: Clock,
         registry: &prometheus::Registry,
     ) -> Cache {
         let Settings { lifetimes, first_byte_timeout, complete_indexes, scrub } = settings;
         let (metrics, origins, ledger) = (Metrics::new(registry), Origins::new(origins), Ledger::default());
         let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
-        let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone());
-        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), first_byte_timeout);
+        let (rooms, requests) = Rooms::new(store.clone());
+        let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone(), rooms.clone());
+        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), rooms, first_byte_timeout);
         let tags = Tags::new(store.clone(), of(), manifests.clone(), clock.clone(), lifetimes, counts());
         let completion = complete_indexes
             .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
         origins.all().for_each(|(registry, _)| metrics.expect(registry));
         recovery::watch(&origins, &tags, clock);
+        let keeper = Arc::new(Keeper {
+            store: store.clone(),
+            origins: of(),
+            manifests: manifests.clone(),
+            tags: tags.downgrade(),
+            blobs: blobs.clone(),
+            pins,
+            metrics: counts(),
+            clock: clock.clone(),
+        });
+        eviction::begin(&keeper, requests);
         let scrubber = Scrubber::new(&store, manifests.clone(), blobs.clone(), clock.clone(), counts(), scrub);
         Cache {
             gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
@@ -145,6 +167,7 @@ impl Cache {
             completion,
             metrics,
             ledger,
+            _keeper: keeper,
         }
     }
 

@@ -13,8 +13,9 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::room::Rooms;
 use crate::oci::{Digest, RepoName};
-use crate::storage::{Landing, StorageError};
+use crate::storage::{Landing, Room, StorageError};
 use crate::task;
 use crate::upstream::{BlobBody, Flow, Span, Upstream, UpstreamError};
 
@@ -73,6 +74,7 @@ pub struct Part {
     total: Option<u64>,
     limit: u64,
     landing: Landing,
+    room: (Rooms, Room),
     landed: mpsc::Sender<Landed>,
 }
 
@@ -84,9 +86,10 @@ impl Part {
         total: Option<u64>,
         limit: u64,
         landing: Landing,
+        room: (Rooms, Room),
         landed: mpsc::Sender<Landed>,
     ) -> Part {
-        Part { source, span, at: span.start, total, limit, landing, landed }
+        Part { source, span, at: span.start, total, limit, landing, room, landed }
     }
 
     /// Runs to the end of the span, beginning with a body that is open already, if there is one.
@@ -161,6 +164,9 @@ impl Part {
         if upto > self.limit {
             return Err(PartError::TooLong);
         }
+        // Of a length that nobody had to stand for, only what has come takes room.
+        let (rooms, room) = &self.room;
+        rooms.cover(room, upto).await.map_err(PartError::Storage)?;
         let written = task::blocking(move || {
             batch.iter().try_fold(at, |at, piece| landing.write_at(at, piece).map(|()| at + piece.len() as u64))
         });

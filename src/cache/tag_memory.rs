@@ -57,6 +57,11 @@ impl TagMemory {
         self.known.get(key)
     }
 
+    /// Knows nothing of a tag any more.
+    pub fn forget(&self, key: &Key) {
+        self.known.invalidate(key);
+    }
+
     /// Remembers what stands in a tag's file, and when upstream last confirmed that, in seconds since 1970.
     pub fn read(&self, key: &Key, record: TagRecord, checked: u64) -> Known {
         let absence = record.absent.map(|AbsentRecord { since, is_gone }| {

@@ -106,6 +106,11 @@ impl Tags {
         }
     }
 
+    /// What was remembered of a tag is forgotten: it was taken away.
+    pub fn forget(&self, repository: &Repository, tag: &Tag) {
+        self.inner.memory.forget(&(repository.clone(), tag.clone()));
+    }
+
     /// Whether a tag may be asked about although no client waits for it.
     pub fn can_be_asked(&self, key: &Key) -> bool {
         self.inner.origins.origin(&key.0).is_ok_and(Origin::has_time_for_us)

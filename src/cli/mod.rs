@@ -2,28 +2,39 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong use (which includes a configuration that is refused).
 
+mod backup;
 mod cert;
 mod certificate;
 mod check_config;
 mod client_files;
+mod copy;
 mod daemon_json;
+mod distribution;
 mod doctor;
+mod export;
 mod failure;
+mod gc;
+mod import;
+mod import_cache;
 mod log_writer;
 mod logging;
 mod mirror_url;
 mod new_password;
 mod output;
 mod process_environment;
+mod progress_bar;
 mod replace_file;
+mod restore;
 mod running_server;
 mod scrub;
 mod serve;
 mod setup;
 mod status;
 mod status_text;
+mod transfer;
 mod trust_places;
 mod user;
+mod warm;
 
 use std::process::ExitCode;
 
@@ -38,10 +49,18 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[allow(clippy::large_enum_variant, reason = "there is one of it")]
 enum Command {
     Serve(serve::Serve),
     CheckConfig(check_config::CheckConfig),
     Scrub(scrub::Scrub),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
+    Copy(copy::Copy),
+    Warm(warm::Warm),
+    Export(export::Export),
+    Import(import::Import),
+    Gc(gc::Gc),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -55,6 +74,13 @@ pub fn main() -> ExitCode {
         Command::Serve(command) => command.run(),
         Command::CheckConfig(command) => command.run(),
         Command::Scrub(command) => command.run(),
+        Command::Backup(command) => command.run(),
+        Command::Restore(command) => command.run(),
+        Command::Copy(command) => command.run(),
+        Command::Warm(command) => command.run(),
+        Command::Export(command) => command.run(),
+        Command::Import(command) => command.run(),
+        Command::Gc(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

@@ -30,7 +30,11 @@ fn from_terminal(name: &str) -> Result<Secret, Failure> {
     }
 }
 
-fn from_input() -> Result<Secret, Failure> {
+/// Reads a password from standard input.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn from_input() -> Result<Secret, Failure> {
     let mut bytes = Vec::new();
     std::io::stdin().take(LONGEST + 1).read_to_end(&mut bytes).map_err(Failure::failed)?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::wrong_use("the password is not UTF-8"))?;

@@ -11,6 +11,7 @@ use super::running_server::{OperatorToken, RunningServer};
 use crate::admin::client::{self, AdminError, AdminUrl};
 use crate::app;
 use crate::cache::ScrubProgress;
+use crate::config::Config;
 
 /// How often a running server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(300);
@@ -39,15 +40,16 @@ pub(super) struct Scrub {
 
 impl Scrub {
     pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.server.configuration()?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::failed)?;
         let bar = bar();
-        let done = runtime.block_on(self.scrub(&bar))?;
+        let done = runtime.block_on(self.scrub(&config, &bar))?;
         bar.finish_and_clear();
         runtime.shutdown_timeout(Duration::from_secs(1));
         self.report(&done)
     }
 
-    async fn scrub(&self, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
+    async fn scrub(&self, config: &Config, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
         let (server, token) = (self.server.url()?, self.server.token(&self.token)?);
         let path = if self.repair { "/api/scrub?repair=true" } else { "/api/scrub" };
         match client::begin(&server, token.as_ref(), path).await {
@@ -55,8 +57,7 @@ impl Scrub {
             Ok(_begins) => follow(&server, bar).await,
             // Should one run all the same, its lock on the directory says so.
             Err(AdminError::Unreachable(..)) if self.server.admin.is_none() => {
-                let config = self.server.configuration()?;
-                app::scrub(&config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)
+                app::scrub(config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)
             }
             Err(error) => Err(Failure::failed(error)),
         }

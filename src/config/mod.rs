@@ -77,6 +77,12 @@ impl Config {
         settings.collect()
     }
 
+    /// The section `[registry]` as a file that gives it again, if there is one. It has no passwords.
+    pub fn registry_as_toml(&self) -> Option<String> {
+        let registry = as_toml(self).get("registry")?.clone();
+        toml::to_string(&toml::Table::from_iter([("registry".to_owned(), registry)])).ok()
+    }
+
     /// The configuration as a file that gives it again, but for the passwords.
     pub fn to_toml_masked(&self) -> String {
         let accounts = self.upstreams.iter().flat_map(|upstream| {

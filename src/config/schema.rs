@@ -78,6 +78,9 @@ pub struct Registry {
     /// The certificate to serve TLS with; none: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// How clients reach it, if not by what their requests say; none: by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<BaseUrl>,
     /// The file of accounts, with bcrypt hashes; none: nobody has one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub htpasswd: Option<FilePath>,
@@ -260,6 +263,7 @@ impl Default for Registry {
         Registry {
             listen: Listen::loopback(5001),
             tls: None,
+            public_url: None,
             htpasswd: None,
             anonymous: Anonymous::None,
             repositories: Vec::new(),

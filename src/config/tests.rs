@@ -146,7 +146,7 @@ fn the_list_of_keys_is_the_shape() {
 fn what_this_version_does_not_do_yet_is_told() {
     let files = Files::new();
     let notes = files.load(&files.contract(), &[]).unwrap().not_yet_in_effect();
-    assert_eq!(notes, ["cache.max_size = \"50GiB\"", "cache.pin = [\"library/alpine:*\"]"]);
+    assert_eq!(notes, ["cache.pin = [\"library/alpine:*\"]"]);
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub struct NewManifest {
     pub tags: Vec<Tag>,
     /// Those among all its tags that keep their meaning once they have one.
     pub immutable: Vec<Tag>,
+    /// Whether the repository gets the blobs that it names and that are here, whoever holds them: whoever puts it may read
+    /// them. Nothing that removes what nobody holds comes in between.
+    pub adopts: bool,
 }
 
 /// What became of it.
@@ -101,6 +104,11 @@ pub fn put(store: &Hosted, name: &RepoName, new: &NewManifest) -> Result<Accepte
     store.put(&digest, &new.bytes)?;
     let edit = store.edit(name)?;
     check_immutable(|tag| edit.tag(tag), &tags, &new.immutable, &digest)?;
+    if new.adopts {
+        for blob in manifest.blobs() {
+            edit.adopt(&blob.digest)?;
+        }
+    }
     check_references(&edit, &manifest)?;
     if let Some(referrer) = &referrer {
         let descriptor = serde_json::to_vec(&referrer.descriptor).unwrap_or_default();

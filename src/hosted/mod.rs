@@ -5,10 +5,12 @@
 
 mod error;
 mod manifests;
+mod memory;
 mod referrers;
 mod session;
 mod uploads;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +22,7 @@ pub use manifests::{Accepted, NewManifest, StoredManifest};
 pub use session::{ChunkRange, MAX_BLOB};
 pub use uploads::{MAX_UPLOADS, Pusher};
 
+use self::memory::ManifestMemory;
 use self::uploads::Uploads;
 use crate::clock::Clock;
 use crate::oci::{Algorithm, Digest, Reference, RepoName, Tag};
@@ -38,6 +41,7 @@ const MAX_HOLDERS: usize = 100;
 pub struct Hosted {
     store: storage::Hosted,
     uploads: Uploads,
+    memory: Arc<ManifestMemory>,
 }
 
 /// A page of a list.
@@ -55,7 +59,8 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn open(store: &Store, clock: Clock) -> Result<Hosted, StorageError> {
-        Ok(Hosted { store: store.hosted(), uploads: Uploads::open(store.uploads(), clock)? })
+        let uploads = Uploads::open(store.uploads(), clock)?;
+        Ok(Hosted { store: store.hosted(), uploads, memory: Arc::new(ManifestMemory::new()) })
     }
 
     /// A manifest.
@@ -63,8 +68,20 @@ impl Hosted {
     /// # Errors
     /// It does not exist, or the disk fails.
     pub async fn manifest(&self, name: &RepoName, reference: &Reference) -> Result<StoredManifest, HostedError> {
-        let (store, name, reference) = (self.store.clone(), name.clone(), reference.clone());
-        task::blocking(move || manifests::get(&store, &name, &reference)).await
+        let state = self.store.unchanged(name);
+        if let Some(held) = state.and_then(|state| self.memory.get(name, reference, state)) {
+            return Ok(held);
+        }
+        let (store, memory, name, reference) =
+            (self.store.clone(), self.memory.clone(), name.clone(), reference.clone());
+        task::blocking(move || {
+            let found = manifests::get(&store, &name, &reference)?;
+            if let Some(state) = state {
+                memory.hold(name, reference, state, found.clone());
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// Takes a manifest. When this returns, it and its tags are durable.

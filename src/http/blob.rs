@@ -108,7 +108,7 @@ fn sized(builder: Builder, size: Option<u64>) -> Builder {
 }
 
 fn whole(digest: &Digest, blob: Blob, files: Option<FileSink>) -> Result<Response<body::Body>, ApiError> {
-    let files = files.filter(|_| blob.size.is_some());
+    let files = files.filter(|_| blob.size.is_some() && blob.is_on_disk());
     let builder = sized(described(digest, Lifetime::Immutable), blob.size);
     finish(builder, body::blob(blob.read(None), files))
 }

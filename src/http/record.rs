@@ -34,6 +34,7 @@ pub struct Record {
     outcome: Option<Outcome>,
     subject: Option<Digest>,
     is_fallback: bool,
+    account: Option<Box<str>>,
     problem: Option<String>,
     // None if the client left before there was one.
     status: Option<StatusCode>,
@@ -62,6 +63,7 @@ impl Record {
             outcome: None,
             subject: None,
             is_fallback: false,
+            account: None,
             problem: None,
             status: None,
             bytes: 0,
@@ -78,6 +80,11 @@ impl Record {
     /// What it turned out to ask for.
     pub fn endpoint(&mut self, endpoint: &'static str) {
         self.endpoint = endpoint;
+    }
+
+    /// Whose account asks, as a password or a token has proved; nobody's name that was only claimed.
+    pub fn account(&mut self, name: Option<&str>) {
+        self.account = name.map(|name| name.chars().take(MAX_TEXT).collect());
     }
 
     /// How the answer came about, the digest that is served, and whether a fallback said that the tag means it.
@@ -153,6 +160,8 @@ impl Drop for Record {
             target: "larder::access",
             request = self.id.as_str(),
             client = %self.client.ip(),
+            // As a text and not as it prints: quoted, and escaped.
+            account = self.account.as_deref(),
             method = self.method(),
             path = %Printable(self.target.path().as_bytes()),
             status = self.status.map_or(0, |status| status.as_u16()),

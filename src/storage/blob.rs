@@ -67,6 +67,16 @@ impl BlobFile {
 }
 
 impl Extent {
+    /// A place in memory that can be sent like one in a file.
+    ///
+    /// # Errors
+    /// The system gives no memory, or no descriptor.
+    pub fn in_memory(bytes: &[u8]) -> io::Result<Extent> {
+        let file = File::from(rustix::fs::memfd_create("larder", rustix::fs::MemfdFlags::CLOEXEC)?);
+        file.write_all_at(bytes, 0)?;
+        Ok(Extent::unproven(Arc::new(file), 0, bytes.len()))
+    }
+
     /// What has just been written, and is not checked by anything yet.
     pub(super) fn unproven(file: Arc<File>, offset: u64, length: usize) -> Extent {
         Extent { file, offset, length, proof: None }

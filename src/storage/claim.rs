@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use thiserror::Error;
@@ -44,6 +44,11 @@ pub struct Claim {
     _lock: File,
 }
 
+/// Whether some larder made this its data directory.
+pub fn is_data_directory(path: &Path) -> bool {
+    Layout::new(path.to_owned()).version().is_file()
+}
+
 /// Takes the directory, and makes what is missing in it.
 ///
 /// # Errors
@@ -57,6 +62,8 @@ pub fn claim(layout: &Layout, now: SystemTime) -> Result<Claim, OpenError> {
         Err(error) => return Err(StorageError::io("reading", &layout.version())(error).into()),
     };
     match version.as_deref() {
+        // An older layout will be known here, and be brought up to date once the lock is held and before anything else
+        // looks; VERSION is replaced last. tests/fixtures has a directory of each that was released.
         Some(VERSION) => {}
         Some(other) => {
             let found = other.lines().next().unwrap_or_default().chars().take(80).collect();

@@ -124,6 +124,16 @@ pub fn look(path: &Path) -> Result<Small, StorageError> {
     Ok(unsum(&bytes).map_or(Small::Damaged, |content| Small::Whole(content.to_vec())))
 }
 
+/// Removes a file that may not be there, without a sync: a power cut may bring it back.
+pub fn unlink(path: &Path) -> Result<(), StorageError> {
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Err(StorageError::io("removing", path)(error))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a file for good. Says whether it was there.
 pub fn remove(path: &Path) -> Result<bool, StorageError> {
     match fs::remove_file(path) {

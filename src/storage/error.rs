@@ -18,6 +18,12 @@ pub enum StorageError {
         /// Where.
         path: PathBuf,
     },
+    /// The cache may not use more of the disk.
+    #[error("the cache is full: max_size or min_free leaves no room for it, and nothing may be evicted")]
+    NoRoom,
+    /// After a start, it is not known yet how much is here.
+    #[error("what is here is still being counted, so nothing is kept yet: wait, or look in the log")]
+    Uncounted,
     /// Any other failure of the file system.
     #[error("{doing} {path}: {source}")]
     Io {

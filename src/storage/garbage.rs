@@ -6,15 +6,17 @@
 //! and nothing is concluded from what could not be read.
 
 use std::collections::HashSet;
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use super::durable;
 use super::error::StorageError;
-use super::hosted_files::{link, repositories};
+use super::hosted_files::{link, release, repositories};
 use super::index::Change;
 use super::layout;
 use super::link::Link;
+use super::print::Print;
 use super::suspects::{Garbage, Suspect};
 use super::upload::destinations;
 use super::vault::Vault;
@@ -34,29 +36,31 @@ pub struct Collected {
     pub bytes: u64,
 }
 
-/// Digests, 16 bytes each. Should two ever be taken for one, garbage stays.
+/// Should two ever be taken for one, garbage stays.
 #[derive(Default)]
-struct Held(HashSet<u128>);
+struct Held(HashSet<Print>);
 
 impl Held {
     fn insert(&mut self, digest: &Digest) {
-        self.0.insert(print(digest));
+        self.0.insert(Print::of(digest));
     }
 
     fn contains(&self, digest: &Digest) -> bool {
-        self.0.contains(&print(digest))
+        self.0.contains(&Print::of(digest))
     }
-}
-
-fn print(digest: &Digest) -> u128 {
-    digest.bytes().first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes))
 }
 
 /// Looks at all files, and says what seems to be garbage and for how long it has.
 pub fn look(vault: &Vault) -> Result<Vec<Garbage>, StorageError> {
     vault.suspects.begin();
     let found = find(vault).inspect_err(|_| vault.suspects.give_up())?;
-    Ok(vault.suspects.finish(found, vault.clock.tick()))
+    let mut garbage = vault.suspects.finish(found, vault.clock.tick());
+    for Garbage { suspect, size, .. } in &mut garbage {
+        let (Suspect::Link(_, digest) | Suspect::Blob(digest)) = suspect;
+        // Looking at it is no use of it.
+        *size = fs::metadata(vault.layout.blob(digest)).map_or(0, |file| file.len());
+    }
+    Ok(garbage)
 }
 
 /// Removes what has seemed to be garbage for as long as `grace`.
@@ -83,6 +87,7 @@ fn remove(vault: &Vault, suspect: &Suspect, collected: &mut Collected) -> Result
                 collected.links += 1;
             }
             vault.index.record(Change::Unlinked { repository: name.clone().into(), digest: *digest });
+            release(vault, digest);
         }
         Suspect::Blob(digest) => {
             let size = vault.open(digest)?.map_or(0, |blob| blob.size());

@@ -3,8 +3,8 @@
 //! What is written here is durable when the call returns. What was written and is not there any more, or is damaged, is
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockReadGuard};
+use std::path::PathBuf;
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -12,36 +12,34 @@ use super::durable;
 use super::error::StorageError;
 use super::examination::{self, Verdict};
 use super::garbage::{self, Collected};
-use super::hosted_files::{add_blob_link, link, open, read_tag, repositories, set_link};
-use super::index::{Change, State};
+use super::hosted_files::{
+    add_blob_link, holders, index_is_up_to_date, link, open, read_tag, release, repositories, set_link,
+};
+use super::index::Change;
+use super::ingest::Ingest;
 use super::layout::{self, RepositoryDirectory};
 use super::link::Link;
 use super::record::TagRecord;
-use super::suspects::Garbage;
+use super::suspects::{Garbage, Suspect};
+use super::turns::Turn;
 use super::vault::Vault;
-use crate::oci::{Digest, RepoName, Tag};
-
-/// Locks for changes to a repository's manifests and tags; two repositories that share one wait for each other at times.
-const LOCKS: usize = 64;
-/// How long a listing waits for the index to have caught up before it reads the files instead.
-const CATCH_UP: Duration = Duration::from_millis(50);
+use crate::oci::{Digest, MediaType, RepoName, Tag};
 
 /// All hosted repositories. Clones share them. Every method blocks on the disk.
 #[derive(Clone)]
 pub struct Hosted {
     vault: Arc<Vault>,
-    locks: Arc<Locks>,
-}
-
-struct Locks {
-    hasher: RandomState,
-    each: [Mutex<()>; LOCKS],
 }
 
 impl Hosted {
     pub(super) fn new(vault: Arc<Vault>) -> Hosted {
-        let each = std::array::from_fn(|_| Mutex::new(()));
-        Hosted { vault, locks: Arc::new(Locks { hasher: RandomState::new(), each }) }
+        Hosted { vault }
+    }
+
+    /// A number that stays the same for as long as the repository's manifests and tags do; none while they are being
+    /// changed. Touches no disk.
+    pub fn unchanged(&self, name: &RepoName) -> Option<u64> {
+        self.vault.turns.unchanged(name)
     }
 
     /// What a repository holds under a digest, opened. Asking counts as a use: what was found is no garbage for a while.
@@ -51,6 +49,16 @@ impl Hosted {
     pub fn open(&self, name: &RepoName, digest: &Digest) -> Result<Option<(Link, BlobFile)>, StorageError> {
         let _undisturbed = self.vault.undisturbed();
         open(&self.vault, name, digest)
+    }
+
+    /// Content, whichever repository holds it or did so lately. Asking counts as a use.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn content(&self, digest: &Digest) -> Result<Option<BlobFile>, StorageError> {
+        let _undisturbed = self.vault.undisturbed();
+        self.vault.suspects.clear(&Suspect::Blob(*digest));
+        self.vault.open(digest)
     }
 
     /// What a repository holds under a digest, whether or not its content is still there.
@@ -110,7 +118,7 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn repositories(&self, after: Option<&RepoName>, limit: usize) -> Result<Vec<RepoName>, StorageError> {
-        if self.index_is_up_to_date() {
+        if index_is_up_to_date(&self.vault) {
             return Ok(self.vault.index.hosted(after, limit));
         }
         let mut names = Vec::new();
@@ -129,29 +137,15 @@ impl Hosted {
     /// # Errors
     /// The disk fails.
     pub fn holders(&self, digest: &Digest, limit: usize) -> Result<Vec<RepoName>, StorageError> {
-        if self.index_is_up_to_date() {
-            return Ok(self.vault.index.hosts_of(digest, limit));
-        }
-        let mut holders = Vec::new();
-        for (name, _) in repositories(&self.vault.layout.hosted())? {
-            if matches!(self.link(&name, digest), Ok(Some(_))) {
-                holders.push(name);
-            }
-        }
-        holders.sort_unstable();
-        holders.truncate(limit);
-        Ok(holders)
-    }
-
-    fn index_is_up_to_date(&self) -> bool {
-        self.vault.index.settle(CATCH_UP) && matches!(self.vault.index.state(), State::Ready)
+        holders(&self.vault, digest, limit)
     }
 
     /// Takes small content in one go. No repository holds it yet.
     ///
     /// # Errors
-    /// It hashes to something else, or the disk fails.
+    /// It hashes to something else, or the disk fails or has less than must stay free.
     pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
+        self.vault.space.spare(content.len() as u64)?;
         self.vault.put(digest, content)
     }
 
@@ -169,14 +163,30 @@ impl Hosted {
         }
     }
 
+    /// Begins to take content of some `length` for a repository that will hold it. Nobody can read it before that.
+    ///
+    /// # Errors
+    /// The disk fails, or has no room.
+    pub fn ingest(&self, digest: &Digest, length: u64) -> Result<Ingest, StorageError> {
+        self.vault.space.spare(length)?;
+        Ingest::unnamed(&self.vault.layout.ingest(), self.vault.layout.blob(digest), *digest)
+    }
+
+    /// Ends it: the content is here, right and durable.
+    ///
+    /// # Errors
+    /// It hashes to something else, the disk fails, or the server is stopping.
+    pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
+        self.vault.commit(digest, ingest)
+    }
+
     /// Begins a change to a repository's manifests and tags. Others wait until it is dropped.
     ///
     /// # Errors
     /// The server is stopping.
     pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
         let open = self.vault.while_open()?;
-        let slot = self.locks.hasher.hash_one(name) as usize % LOCKS;
-        let turn = self.locks.each[slot].lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.vault.turns.wait(name);
         Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
     }
 
@@ -217,12 +227,23 @@ impl Hosted {
     }
 }
 
+/// What a repository has.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    /// Its manifests: what they are, and their length in bytes.
+    pub manifests: Vec<(Digest, MediaType, u64)>,
+    /// Its tags.
+    pub tags: Vec<(Tag, Digest)>,
+    /// The files of links and tags that cannot be read any more.
+    pub damaged: Vec<PathBuf>,
+}
+
 /// A change to one repository, during which nobody else changes its manifests and tags, and no garbage is collected.
 pub struct Edit<'a> {
     vault: &'a Vault,
     name: &'a RepoName,
     directory: RepositoryDirectory,
-    _turn: MutexGuard<'a, ()>,
+    _turn: Turn<'a>,
     _open: RwLockReadGuard<'a, bool>,
 }
 
@@ -235,12 +256,57 @@ impl Edit<'_> {
         open(self.vault, self.name, digest)
     }
 
+    /// The repository has a blob that is here from now on, whoever held it before: that it may is for the caller to know.
+    /// Says whether it is here.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn adopt(&self, digest: &Digest) -> Result<bool, StorageError> {
+        let Some(blob) = self.vault.blob(digest)? else { return Ok(false) };
+        add_blob_link(self.vault, self.name, digest, blob.size()).map(|()| true)
+    }
+
     /// As [`Hosted::tag`].
     ///
     /// # Errors
     /// As there.
     pub fn tag(&self, tag: &Tag) -> Result<Option<Digest>, StorageError> {
         read_tag(&self.directory.tag(tag))
+    }
+
+    /// All that the repository has, as of one moment.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn holdings(&self) -> Result<Holdings, StorageError> {
+        let mut holdings = Holdings::default();
+        for (file, path) in durable::entries(&self.directory.links())? {
+            let Some(digest) = layout::parse_file_name(&file) else { continue };
+            match link(self.vault, self.name, &digest) {
+                Ok(Some(Link::Manifest { media_type, size })) => holdings.manifests.push((digest, media_type, size)),
+                Ok(Some(Link::Blob { .. }) | None) => {}
+                Err(StorageError::Damaged { .. }) => holdings.damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        for (file, path) in durable::entries(&self.directory.tags())? {
+            let Ok(tag) = file.parse() else { continue };
+            match read_tag(&path) {
+                Ok(Some(digest)) => holdings.tags.push((tag, digest)),
+                Ok(None) => {}
+                Err(StorageError::Damaged { .. }) => holdings.damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(holdings)
+    }
+
+    /// The repository has this blob from now on. A manifest of the same digest stays one.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn add_blob(&self, digest: &Digest, size: u64) -> Result<(), StorageError> {
+        add_blob_link(self.vault, self.name, digest, size)
     }
 
     /// The repository has this content from now on.
@@ -258,6 +324,7 @@ impl Edit<'_> {
     pub fn remove_link(&self, digest: &Digest) -> Result<bool, StorageError> {
         let was = durable::remove(&self.directory.link(digest))?;
         self.vault.index.record(Change::Unlinked { repository: self.name.clone().into(), digest: *digest });
+        release(self.vault, digest);
         Ok(was)
     }
 

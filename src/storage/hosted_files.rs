@@ -1,17 +1,22 @@
 //! The files of hosted repositories: links, tags, and where they are. Knows nothing of who changes them when.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::blob::BlobFile;
 use super::durable;
 use super::error::StorageError;
-use super::index::Change;
+use super::index::{Change, State};
 use super::layout::{self, Inside};
 use super::link::Link;
 use super::record::TagRecord;
 use super::suspects::Suspect;
 use super::vault::Vault;
 use crate::oci::{Digest, RepoName};
+
+/// How long a question waits for the index to have caught up before the files are asked instead.
+const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// A repository has a blob from now on. A manifest of the same digest stays one.
 pub fn add_blob_link(vault: &Vault, name: &RepoName, digest: &Digest, size: u64) -> Result<(), StorageError> {
@@ -29,8 +34,41 @@ pub fn set_link(vault: &Vault, name: &RepoName, digest: &Digest, new: Link) -> R
         return Ok(());
     }
     vault.replace(vault.layout.hosted_repository(name).link(digest), &new.to_json())?;
+    // From here on it is ours, and no matter of the cache's.
+    vault.space.gone(digest);
     vault.index.record(Change::Linked { repository: name.clone().into(), digest: *digest, link: new });
     Ok(())
+}
+
+/// A repository does not have this any more: if none has, it counts as the cache's, for as long as it is here. What cannot
+/// be looked at now is counted at the next start.
+pub fn release(vault: &Vault, digest: &Digest) {
+    if holders(vault, digest, 1).is_ok_and(|holders| holders.is_empty())
+        && let Ok(metadata) = fs::metadata(vault.layout.blob(digest))
+    {
+        vault.space.kept(digest, metadata.len());
+    }
+}
+
+/// Some repositories that hold a digest, in byte order.
+pub fn holders(vault: &Vault, digest: &Digest, limit: usize) -> Result<Vec<RepoName>, StorageError> {
+    if index_is_up_to_date(vault) {
+        return Ok(vault.index.hosts_of(digest, limit));
+    }
+    let mut holders = Vec::new();
+    for (name, _) in repositories(&vault.layout.hosted())? {
+        if matches!(link(vault, &name, digest), Ok(Some(_))) {
+            holders.push(name);
+        }
+    }
+    holders.sort_unstable();
+    holders.truncate(limit);
+    Ok(holders)
+}
+
+/// Whether the index can answer.
+pub fn index_is_up_to_date(vault: &Vault) -> bool {
+    vault.index.settle(CATCH_UP) && matches!(vault.index.state(), State::Ready)
 }
 
 /// What a repository's link to a digest says, if there is one.

@@ -166,11 +166,20 @@ impl Ingest {
         Growing { file: self.file.clone() }
     }
 
-    /// Leaves what has been passed for the next one to go on with.
-    pub fn set_aside(self) {
-        if self.passed.max(self.left) == 0 {
+    /// Leaves what has been passed for the next one to go on with, and says how long that is. Room that was set apart for
+    /// the rest is given back to the file system.
+    pub(super) fn set_aside(self) -> u64 {
+        let kept = self.passed.max(self.left);
+        if kept == 0 || self.file.set_len(kept).is_err() {
             self.discard();
+            return 0;
         }
+        kept
+    }
+
+    /// What has been hashed so far.
+    pub fn hasher(&self) -> Hasher {
+        self.hasher.clone()
     }
 
     /// Leaves nothing behind: what is here is not worth going on with.

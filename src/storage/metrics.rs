@@ -7,6 +7,7 @@ use prometheus::proto::MetricFamily;
 use prometheus::{IntGauge, IntGaugeVec, Registry};
 
 use super::index::Index;
+use super::space::{Space, Usage};
 use crate::metric;
 
 /// Counts what is set aside.
@@ -16,12 +17,12 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers the store's figures.
-    pub fn new(registry: &Registry, index: Index, quarantine: &Path) -> Metrics {
+    pub fn new(registry: &Registry, index: Index, space: Space, quarantine: &Path) -> Metrics {
         let quarantined =
             metric::gauge(registry, "larder_quarantined_blobs", "Blobs set aside because their content was wrong.");
         quarantined.set(std::fs::read_dir(quarantine).map_or(0, |entries| entries.count()) as i64);
         // Registering fails only where these names stand already, and `metric` has just proved this registry to be new.
-        let _ = registry.register(Box::new(Kept::new(index)));
+        let _ = registry.register(Box::new(Kept::new(index, space)));
         Metrics { quarantined }
     }
 
@@ -34,16 +35,23 @@ impl Metrics {
 /// Asks the index when someone looks, instead of counting along.
 struct Kept {
     index: Index,
+    space: Space,
     bytes: IntGaugeVec,
     blobs: IntGaugeVec,
 }
 
 impl Kept {
-    fn new(index: Index) -> Kept {
+    fn new(index: Index, space: Space) -> Kept {
         let apart = Registry::new();
         Kept {
             index,
-            bytes: metric::gauges(&apart, "larder_cache_bytes", "Bytes of cached content on disk.", &["kind"]),
+            space,
+            bytes: metric::gauges(
+                &apart,
+                "larder_cache_bytes",
+                "Bytes of disk that cached content uses: complete blobs, and room for those on their way in.",
+                &["kind"],
+            ),
             blobs: metric::gauges(&apart, "larder_cache_blobs", "Cached blobs on disk.", &["kind"]),
         }
     }
@@ -56,7 +64,9 @@ impl Collector for Kept {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = self.index.totals();
-        self.bytes.with_label_values(&["cached"]).set(totals.bytes as i64);
+        let Usage { blobs, parts, reserved } = self.space.usage();
+        self.bytes.with_label_values(&["cached"]).set(blobs as i64);
+        self.bytes.with_label_values(&["filling"]).set((parts + reserved) as i64);
         self.blobs.with_label_values(&["cached"]).set(totals.blobs as i64);
         [self.bytes.collect(), self.blobs.collect()].concat()
     }

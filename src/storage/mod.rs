@@ -5,9 +5,11 @@
 //! blocks on the disk alone: this floor knows no HTTP and no upstream.
 
 mod blob;
+mod census;
 mod claim;
 mod durable;
 mod error;
+mod eviction;
 mod examination;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
@@ -21,12 +23,15 @@ mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
+mod print;
 mod proof;
 mod record;
 mod scrub;
+mod space;
 mod sums;
 mod suspects;
 mod truth;
+mod turns;
 mod upload;
 mod upload_id;
 mod vault;
@@ -37,17 +42,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use blob::{BlobFile, Extent};
-pub use claim::OpenError;
+pub use claim::{OpenError, is_data_directory};
 pub use error::StorageError;
+pub use eviction::{Condemned, Removed};
 pub use examination::{Examination, Verdict};
 pub use garbage::Collected;
 pub use held::Opening;
-pub use hosted::{Edit, Hosted};
+pub use hosted::{Edit, Holdings, Hosted};
 pub use ingest::{Growing, Ingest, Landing};
 pub use link::Link;
+pub use print::Print;
 pub use proof::{Verify, is_lost};
 pub use record::{AbsentRecord, PublicRecord, ReferrersRecord, TagRecord};
 pub use scrub::{Scrub, ScrubRecord};
+pub use space::{Limits, Room, Usage, footprint};
 pub use suspects::{Garbage, Suspect};
 pub use upload::{Upload, UploadRecord, Uploads};
 pub use upload_id::UploadId;
@@ -56,6 +64,7 @@ use self::index::{Change, Index};
 use self::layout::Layout;
 use self::metrics::Metrics;
 use self::proof::Proofs;
+use self::space::Space;
 use self::truth::Files;
 use self::vault::Vault;
 use crate::clock::Clock;
@@ -68,6 +77,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Memory for the index's own cache, in bytes.
     pub index_cache: u64,
+    /// How much of the disk the cached half may use.
+    pub limits: Limits,
     /// How often the bytes that are sent are checked.
     pub verify: Verify,
 }
@@ -93,9 +104,12 @@ impl Store {
             clock.clone(),
             index::Metrics::new(registry),
         );
-        let metrics = Metrics::new(registry, index.clone(), &layout.quarantine());
+        let (space, counting) = Space::new(settings.limits, layout.root().to_owned(), clock.clone());
+        census::count_parts(&layout, &space)?;
+        census::begin(layout.clone(), counting);
+        let metrics = Metrics::new(registry, index.clone(), space.clone(), &layout.quarantine());
         let proofs = Proofs::new(clock.clone(), settings.verify);
-        Ok(Store { vault: Arc::new(Vault::new(layout, index, clock, metrics, proofs, claim)) })
+        Ok(Store { vault: Arc::new(Vault::new(layout, index, space, clock, metrics, proofs, claim)) })
     }
 
     /// The index, for listings and figures.
@@ -146,24 +160,113 @@ impl Store {
     ///
     /// # Errors
     /// The disk fails.
-    pub fn ingest(&self, digest: &Digest) -> Result<Ingest, StorageError> {
-        Ingest::resumable(&self.vault.layout.part(digest), self.vault.layout.blob(digest), *digest)
+    pub fn ingest(&self, digest: &Digest) -> Result<(Ingest, Room), StorageError> {
+        // The room of what was left is taken again at once, so that nobody else takes it.
+        let left = space::length_of(&self.vault.layout.part(digest));
+        self.vault.space.taken_up(digest);
+        let room = self.vault.space.reserve(left).inspect_err(|_| {
+            if left > 0 {
+                self.vault.space.left(digest, left);
+            }
+        })?;
+        let ingest = Ingest::resumable(&self.vault.layout.part(digest), self.vault.layout.blob(digest), *digest)?;
+        Ok((ingest, room))
+    }
+
+    /// Ends an ingest that will be gone on with.
+    pub fn set_aside(&self, digest: &Digest, ingest: Ingest, room: Room) {
+        let left = ingest.set_aside();
+        drop(room);
+        if left > 0 {
+            self.vault.space.left(digest, left);
+        }
     }
 
     /// Finishes an ingest: afterwards the blob is here for good.
     ///
     /// # Errors
     /// The content is wrong, or the disk fails; nothing is kept then.
-    pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
-        self.vault.commit(digest, ingest)
+    pub fn commit(&self, digest: &Digest, ingest: Ingest, room: Room) -> Result<BlobFile, StorageError> {
+        let blob = self.vault.commit(digest, ingest)?;
+        // Counted twice for a moment rather than not at all.
+        self.vault.space.kept(digest, blob.size());
+        drop(room);
+        Ok(blob)
+    }
+
+    /// Takes room for `length` bytes of content.
+    ///
+    /// # Errors
+    /// There is none, or it is not known yet what is used.
+    pub fn reserve(&self, length: u64) -> Result<Room, StorageError> {
+        self.vault.space.reserve(length)
+    }
+
+    /// Bytes that have to go before a file of `length` bytes fits, for which so many are `held` already; `None`: it never
+    /// will.
+    pub fn lacking(&self, length: u64, held: u64) -> Option<u64> {
+        self.vault.space.lacking(length, held)
+    }
+
+    /// Bytes that have to go before pushes that were refused since the last call fit.
+    pub fn pushes_lack(&self) -> u64 {
+        self.vault.space.others_lack()
+    }
+
+    /// What the cached half uses of the disk.
+    pub fn usage(&self) -> Usage {
+        self.vault.space.usage()
+    }
+
+    /// Waits until it is known: what was here at start is counted while the server serves.
+    pub async fn counted(&self) {
+        self.vault.space.counted().await;
+    }
+
+    /// What it may use.
+    pub fn limits(&self) -> Limits {
+        self.vault.space.limits()
+    }
+
+    /// Takes tags and links of a cached repository away. Their content stays.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn forget(&self, repository: &Repository, condemned: &Condemned) -> Result<(), StorageError> {
+        eviction::forget(&self.vault, repository, condemned)
+    }
+
+    /// Removes those of `blobs` that no repository holds, hosted or cached, and that `is_needed` does not claim. Removes
+    /// nothing while the index cannot be relied on.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn remove(&self, blobs: &[Digest], is_needed: impl Fn(&Digest) -> bool) -> Result<Removed, StorageError> {
+        eviction::remove(&self.vault, blobs, is_needed)
+    }
+
+    /// Removes what was left half-way in. The caller sees to it that nobody is about to go on with it.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn remove_part(&self, digest: &Digest) -> Result<(), StorageError> {
+        eviction::remove_part(&self.vault, digest)
+    }
+
+    /// What was left half-way in and nobody goes on with.
+    pub fn parts(&self) -> Vec<Digest> {
+        self.vault.space.parts()
     }
 
     /// Takes small content in one go.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
-        self.vault.put(digest, content)
+    pub fn put(&self, digest: &Digest, content: &[u8], room: Room) -> Result<(), StorageError> {
+        self.vault.put(digest, content)?;
+        self.vault.space.kept(digest, content.len() as u64);
+        drop(room);
+        Ok(())
     }
 
     /// Takes content away from where it could be served.

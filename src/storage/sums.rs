@@ -63,6 +63,12 @@ impl Sums {
         size > PIECE as u64
     }
 
+    /// How long the file of the sums of a blob of `size` bytes is; 0: there is none.
+    pub fn length_for(size: u64) -> u64 {
+        let whole = 4 * size.div_ceil(PIECE as u64) + MAGIC.len() as u64 + 12;
+        if Sums::are_kept_for(size) { whole } else { 0 }
+    }
+
     /// Writes them durably beside the blob at `blob`, but for the name's own sync: the blob's commit does that. Before the
     /// blob: one that is there has had its sums.
     ///

@@ -31,6 +31,8 @@ pub struct Garbage {
     pub suspect: Suspect,
     /// Since it was first found so.
     pub age: Duration,
+    /// Length of the content in bytes; 0 if it is not here. That of a link is freed only if nobody else holds it.
+    pub size: u64,
 }
 
 /// All suspects.
@@ -86,10 +88,11 @@ impl Suspects {
             }
         }
         self.armed.store(!inner.since.is_empty(), Ordering::SeqCst);
-        let garbage = inner
-            .since
-            .iter()
-            .map(|(suspect, since)| Garbage { suspect: suspect.clone(), age: now.saturating_duration_since(*since) });
+        let garbage = inner.since.iter().map(|(suspect, since)| Garbage {
+            suspect: suspect.clone(),
+            age: now.saturating_duration_since(*since),
+            size: 0,
+        });
         garbage.collect()
     }
 

@@ -79,7 +79,12 @@ impl Uploads {
         let path = self.vault.layout.upload(&id);
         let file = options().create_new(true).open(&path).map_err(StorageError::io("creating", &path))?;
         // The file first: a state without one would be an upload that cannot be gone on with.
-        durable::note(&self.vault.layout.upload_state(&id), &serde_json::to_vec(record).unwrap_or_default())?;
+        let state = self.vault.layout.upload_state(&id);
+        if let Err(error) = durable::note(&state, &serde_json::to_vec(record).unwrap_or_default()) {
+            // On a full disk they would be many.
+            drop((durable::remove(&state), durable::remove(&path)));
+            return Err(error);
+        }
         Ok((id, self.opened(&id, file, 0, algorithm)))
     }
 
@@ -170,8 +175,9 @@ impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// The disk fails; what came before is still there.
+    /// The disk fails or has less than must stay free; what came before is still there.
     pub fn append(&mut self, pieces: &[Bytes]) -> Result<(), StorageError> {
+        self.vault.space.spare(pieces.iter().map(|piece| piece.len() as u64).sum())?;
         for piece in pieces {
             self.file.write_all_at(piece, self.received).map_err(StorageError::io("writing", &self.path))?;
             if self.hashed == self.received {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ use super::ingest::Ingest;
 use super::layout::{self, Layout};
 use super::metrics::Metrics;
 use super::proof::{Proof, Proofs};
+use super::space::Space;
 use super::sums::{self, Sums};
 use super::suspects::{Suspect, Suspects};
+use super::turns::Turns;
 use crate::clock::Clock;
 use crate::oci::Digest;
 
@@ -37,8 +39,12 @@ pub struct Vault {
     pub clock: Clock,
     /// What nobody seems to need any more.
     pub suspects: Suspects,
+    /// What the cached half uses of the disk.
+    pub space: Space,
     /// What is held open for those who ask often.
     pub held: Held,
+    /// Who may change a hosted repository now.
+    pub turns: Turns,
     metrics: Metrics,
     proofs: Proofs,
     examining: Mutex<()>,
@@ -51,14 +57,24 @@ pub struct Vault {
 
 impl Vault {
     /// What `claim` gives the right to.
-    pub fn new(layout: Layout, index: Index, clock: Clock, metrics: Metrics, proofs: Proofs, claim: Claim) -> Vault {
+    pub fn new(
+        layout: Layout,
+        index: Index,
+        space: Space,
+        clock: Clock,
+        metrics: Metrics,
+        proofs: Proofs,
+        claim: Claim,
+    ) -> Vault {
         let (suspects, held, closed) = (Suspects::default(), Held::new(), RwLock::new(false));
         Vault {
             layout,
             index,
             clock,
             suspects,
+            space,
             held,
+            turns: Turns::default(),
             metrics,
             proofs,
             examining: Mutex::default(),
@@ -137,11 +153,24 @@ impl Vault {
     pub fn remove(&self, digest: &Digest) -> Result<bool, StorageError> {
         let path = self.layout.blob(digest);
         let was = durable::remove(&path)?;
-        // After the blob: one that is there has its sums. Those that stay, scrubbing takes away.
-        let _ = fs::remove_file(sums::beside(&path));
-        self.proofs.forget(digest);
-        self.index.record(Change::BlobRemoved { digest: *digest });
+        self.removed(digest, &path);
         Ok(was)
+    }
+
+    /// Removes a blob that can be fetched again: a power cut may bring it back.
+    pub fn drop_blob(&self, digest: &Digest) -> Result<(), StorageError> {
+        let path = self.layout.blob(digest);
+        durable::unlink(&path)?;
+        self.removed(digest, &path);
+        Ok(())
+    }
+
+    fn removed(&self, digest: &Digest, path: &Path) {
+        // After the blob: one that is there has its sums. Those that stay, scrubbing takes away.
+        let _ = fs::remove_file(sums::beside(path));
+        self.proofs.forget(digest);
+        self.space.gone(digest);
+        self.index.record(Change::BlobRemoved { digest: *digest });
     }
 
     /// Takes note that a blob was read. Never blocks for long, and may be forgotten.
@@ -158,17 +187,15 @@ impl Vault {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(StorageError::io("setting aside", &path)(error)),
         }
-        // Those that stay count as none for whatever comes next; scrubbing takes them away.
-        let _ = fs::remove_file(sums::beside(&path));
-        self.proofs.forget(digest);
+        self.removed(digest, &path);
         self.held.let_go();
         tracing::error!(
             %digest,
             reason,
             "a blob was set aside in quarantine/: a cached one is fetched anew, a hosted one must be pushed again"
         );
+        self.space.gone(digest);
         self.metrics.quarantined();
-        self.index.record(Change::BlobRemoved { digest: *digest });
         Ok(())
     }
 

@@ -192,13 +192,13 @@ fn collect_keys(value: &Value, key: &str, into: &mut BTreeSet<String>) {
 
 #[test]
 fn what_is_printed_is_a_configuration_that_prints_the_same() {
-    let text = "[cache]\nmax_size = \"1GiB\"\ntag_ttl = \"90s\"\n[[upstream]]\n[[upstream]]\nname = \"ghcr.io\"\n";
+    let text = "[cache]\npin = [\"a:*\"]\ntag_ttl = \"90s\"\n[[upstream]]\n[[upstream]]\nname = \"ghcr.io\"\n";
     let first = check(text, &[("LARDER_MIRROR_LISTEN", "0.0.0.0:80")]);
     assert_eq!(first.code, 0, "{}", first.err);
     assert!(first.out.contains("listen = \"0.0.0.0:80\""), "{}", first.out);
     assert!(first.out.contains("tag_ttl = \"1m 30s\""), "{}", first.out);
     assert!(first.out.contains("url = \"https://ghcr.io\""), "{}", first.out);
-    assert!(first.out.ends_with("# note: this version does not act on cache.max_size = \"1GiB\"\n"), "{}", first.out);
+    assert!(first.out.ends_with("# note: this version does not act on cache.pin = [\"a:*\"]\n"), "{}", first.out);
     assert_eq!(check(&first.out, &[]).out, first.out);
 }
 

@@ -3,7 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::support::binary::larder;
+use crate::support::binary::{self, larder};
+use crate::support::hub::Hub;
+use crate::support::image::Image;
+use crate::support::larder::Larder;
+use crate::support::pushing::Remote;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -90,6 +94,34 @@ fn every_larder_command_in_the_documents_is_one_that_there_is() {
     assert!(tried >= 8, "the commands were not found");
 }
 
+#[tokio::test]
+async fn the_commands_for_backup_and_restore_do_what_the_page_says() {
+    let text = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let commands = shell_lines(&text).map(|line| line.trim_start_matches("sudo "));
+    let commands: Vec<&str> =
+        commands.filter(|line| line.starts_with("larder backup ") || line.starts_with("larder restore ")).collect();
+    assert!(commands.len() >= 2, "the commands were not found");
+    let (hub, machine) = (Hub::plain().await, tempfile::tempdir().unwrap());
+    let rules = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"**\"\npull = [\"*\"]\npush = [\"*\"]";
+    let (mut larder, mut other) = (Larder::hosting(&hub, rules).await, Larder::hosting(&hub, rules).await);
+    let image = Image::small(1);
+    Remote::new(larder.registry(), "golden/ui").push("v1", &image).await;
+    larder.stop().await;
+    other.stop().await;
+    for command in commands {
+        let data = if command.starts_with("larder backup ") { larder.data() } else { other.data() };
+        let config = machine.path().join("larder.toml");
+        fs::write(&config, format!("data_dir = {data:?}\n[admin]\nlisten = \"127.0.0.1:1\"\n")).unwrap();
+        let backup = machine.path().join("backup");
+        let command = command.replace("/mnt/backup/larder", backup.to_str().unwrap());
+        let command = command.replace("/etc/larder/larder.toml", config.to_str().unwrap());
+        let output = binary::larder().args(command.split_whitespace().skip(1)).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    other.start().await;
+    Remote::new(other.registry(), "golden/ui").assert_pulls("v1", &image).await;
+}
+
 #[test]
 fn every_file_that_the_documents_name_is_there() {
     for (path, text) in documents() {
@@ -103,4 +135,24 @@ fn every_file_that_the_documents_name_is_there() {
             assert!(below.join(word.trim_end_matches(['.', '/'])).exists(), "{path:?} names {word}");
         }
     }
+}
+
+#[test]
+fn every_test_that_the_page_of_attacks_names_exists() {
+    let text = fs::read_to_string(root().join("docs/attacks.md")).unwrap();
+    let mut sources = String::new();
+    let mut directories = vec![root().join("src"), root().join("tests")];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let names = text.split('`').skip(1).step_by(2).filter(|name| name.contains('_'));
+    let missing: Vec<&str> = names.clone().filter(|name| !sources.contains(&format!("fn {name}("))).collect();
+    assert!(names.count() > 50 && missing.is_empty(), "{missing:?}");
 }

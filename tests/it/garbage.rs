@@ -11,6 +11,7 @@ use tokio::sync::RwLock;
 use super::support::client::Call;
 use super::support::hub::Hub;
 use super::support::image::Image;
+use super::support::is_soak;
 use super::support::larder::{Larder, assert_sound, files};
 use super::support::pushing::{Remote, descriptor, manifest};
 
@@ -109,9 +110,8 @@ async fn a_manifest_that_cannot_be_read_keeps_all_that_it_may_name() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_push_ever_misses_what_it_was_told_is_there() {
     const PUSHERS: usize = 4;
-    /// Links that have to be collected meanwhile, and what a pusher does for that at most.
-    const ENOUGH: u64 = 20;
-    const MOST_ROUNDS: usize = 2_000;
+    // Links that have to be collected meanwhile, and what a pusher does for that at most.
+    let (enough, most_rounds) = if is_soak() { (2_000, 200_000) } else { (20, 2_000) };
     let hub = Hub::plain().await;
     let larder = Arc::new(Larder::hosting(&hub, OPEN).await);
     let (between_pushes, done) = (Arc::new(RwLock::new(())), Arc::new(AtomicBool::new(false)));
@@ -122,8 +122,8 @@ async fn no_push_ever_misses_what_it_was_told_is_there() {
             let repo = Remote::new(larder.registry(), &format!("team/app{pusher}"));
             let other = format!("team/app{}", (pusher + 1) % PUSHERS);
             let mut skipped = 0;
-            for round in 0..MOST_ROUNDS {
-                if collected.load(Ordering::SeqCst) >= ENOUGH {
+            for round in 0..most_rounds {
+                if collected.load(Ordering::SeqCst) >= enough {
                     break;
                 }
                 let _pushing = between_pushes.read().await;
@@ -174,7 +174,7 @@ async fn no_push_ever_misses_what_it_was_told_is_there() {
     done.store(true, Ordering::SeqCst);
     collecting.await.unwrap();
     let collected = collected.load(Ordering::SeqCst);
-    assert!(skipped > 0 && collected >= ENOUGH, "it was not put to the test: {skipped} skipped, {collected} collected");
+    assert!(skipped > 0 && collected >= enough, "it was not put to the test: {skipped} skipped, {collected} collected");
     assert_sound(&larder.data());
 
     for pusher in 0..PUSHERS {

@@ -76,11 +76,11 @@ impl Drop for Disk {
 
 /// What the server said that it has.
 #[derive(Default)]
-struct Given {
+pub(super) struct Given {
     // Cached blobs that a client got to their end.
-    blobs: Vec<Vec<u8>>,
+    pub(super) blobs: Vec<Vec<u8>>,
     // Pushes that were acknowledged: where, and what.
-    pushed: Vec<(String, Vec<u8>)>,
+    pub(super) pushed: Vec<(String, Vec<u8>)>,
 }
 
 async fn ask(at: SocketAddr, call: Call) -> Option<crate::support::client::Answer> {
@@ -89,7 +89,7 @@ async fn ask(at: SocketAddr, call: Call) -> Option<crate::support::client::Answe
     answer.complete.then_some(answer)
 }
 
-async fn pull(mirror: SocketAddr, tag: String, image: Image) -> Given {
+pub(super) async fn pull(mirror: SocketAddr, tag: String, image: Image) -> Given {
     let mut given = Given::default();
     let _ = ask(mirror, Call::get(&format!("/v2/{REPO}/manifests/{tag}"))).await;
     for (digest, blob) in image.blob_digests().into_iter().zip(&image.blobs) {
@@ -102,7 +102,7 @@ async fn pull(mirror: SocketAddr, tag: String, image: Image) -> Given {
     given
 }
 
-async fn push(registry: SocketAddr, tag: String, image: Image) -> Given {
+pub(super) async fn push(registry: SocketAddr, tag: String, image: Image) -> Given {
     let mut given = Given::default();
     for (digest, blob) in image.blob_digests().into_iter().zip(&image.blobs) {
         let call = Call::new("POST", &format!("/v2/golden/app/blobs/uploads/?digest={digest}"));
@@ -142,7 +142,7 @@ async fn a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged_and_leave
     let (hub, data) = (Hub::plain().await, disk.at.join("data"));
     let config = format!(
         "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
-         [registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"push\"\n\
+         [cache]\nmin_free = \"0\"\n[registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"push\"\n\
          [[registry.repository]]\npattern = \"golden/**\"\npush = [\"*\"]\n\
          [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
         hub.registry_url()

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use larder::clock::Clock;
 use larder::oci::Digest;
-use larder::storage::{Settings, Store, Verify};
+use larder::storage::{Limits, Settings, Store, Verify};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::task::JoinSet;
@@ -53,7 +53,8 @@ async fn pull(mirror: std::net::SocketAddr, tag: String, image: Image) -> Vec<Gi
 }
 
 fn assert_index_says_what_the_files_say(data: &Path) {
-    let settings = Settings { data_dir: data.to_owned(), index_cache: 8 << 20, verify: Verify::Never };
+    let limits = Limits { max_size: 1 << 40, min_free: 0 };
+    let settings = Settings { data_dir: data.to_owned(), index_cache: 8 << 20, limits, verify: Verify::Never };
     let store = Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap();
     assert!(store.index().settle(Duration::from_secs(60)), "the index is {}", store.index().state());
     let differences: Vec<String> = store.index().verify().unwrap().iter().map(ToString::to_string).collect();

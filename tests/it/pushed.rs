@@ -1,6 +1,7 @@
 //! What was pushed is kept: through kills, beside damage, and in the order in which it was acknowledged.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::support::binary::Binary;
 use super::support::client::{Call, Connection};
 use super::support::hub::Hub;
 use super::support::image::Image;
+use super::support::is_soak;
 use super::support::larder::{Larder, assert_sound, files};
 use super::support::pushing::{Remote, descriptor, index, manifest, refusal};
 
@@ -39,19 +41,22 @@ async fn try_push(repo: &Remote, tag: &str, image: &Image) -> Option<()> {
     Some(())
 }
 
+/// Of the real server, with nothing upstream.
+fn config(home: &Path) -> String {
+    format!(
+        "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[registry]\n\
+         listen = \"127.0.0.1:0\"\n{OPEN}\n[[upstream]]\nname = \"docker.io\"\nurl = \"http://127.0.0.1:9\"\n",
+        home.join("data")
+    )
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledged_pushes_survive_being_killed() {
-    const CYCLES: u64 = 8;
-    let hub = Hub::plain().await;
+    let cycles: u64 = if is_soak() { 100 } else { 8 };
     let home = tempfile::tempdir().unwrap();
-    let config = format!(
-        "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[registry]\n\
-         listen = \"127.0.0.1:0\"\n{OPEN}\n[[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
-        home.path().join("data"),
-        hub.registry_url()
-    );
+    let config = config(home.path());
     let acknowledged = Arc::new(Mutex::new(HashMap::new()));
-    for cycle in 0..CYCLES {
+    for cycle in 0..cycles {
         let larder = Binary::start(home.path(), &config, "info,larder::access=off");
         let at = larder.registry.unwrap();
         let over = Arc::new(AtomicBool::new(false));
@@ -84,7 +89,7 @@ async fn acknowledged_pushes_survive_being_killed() {
     for ((name, tag), image) in acknowledged.iter() {
         Remote::new(larder.registry.unwrap(), name).assert_pulls(tag, image).await;
     }
-    assert!(acknowledged.len() >= 5 * CYCLES as usize);
+    assert!(acknowledged.len() >= 5 * cycles as usize);
     assert_sound(&home.path().join("data"));
 }
 
@@ -95,6 +100,9 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
     let repo = Remote::new(larder.registry(), "team/app");
     let image = Image::small(1);
     let digest = repo.push("v1", &image).await;
+    // Whatever changes in a repository, its manifests are read from the disk again.
+    let other = index(&[]);
+    let forget = || repo.push_manifest("other", &other);
     let file = |digest: &Digest| larder.data().join(format!("blobs/sha256/{}/{}", &digest.hex()[..2], digest.hex()));
 
     let layer = image.layer(0).0;
@@ -112,6 +120,8 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
     let mut bytes = image.manifest.to_vec();
     bytes[20] ^= 1;
     std::fs::write(file(&digest), bytes).unwrap();
+    assert_eq!(repo.get("manifests/v1").await.body, image.manifest, "it is still known by heart");
+    forget().await;
     assert_eq!(repo.get("manifests/v1").await.status, 500);
     assert_eq!(larder.metric("larder_quarantined_blobs", "").await, 2.0);
     assert_eq!(repo.get(&format!("manifests/{digest}")).await.status, 500);
@@ -123,10 +133,58 @@ async fn what_is_damaged_is_an_error_and_not_an_absence_and_a_push_heals_it() {
         let mut bytes = std::fs::read(&path).unwrap();
         bytes[12] ^= 1;
         std::fs::write(&path, bytes).unwrap();
+        forget().await;
         assert_eq!(repo.get("manifests/v1").await.status, 500, "{small}");
         assert_eq!(repo.put("v1", image.media_type.as_str(), &image.manifest).await.status, 201, "{small}");
         repo.assert_pulls("v1", &image).await;
     }
+}
+
+/// Content and links are moved away behind the server's back, so that whatever is opened is not found.
+#[tokio::test]
+async fn a_hot_manifest_is_read_from_memory_and_a_push_or_a_delete_is_seen_at_once() {
+    let hub = Hub::plain().await;
+    let mut larder = Larder::hosting(&hub, OPEN).await;
+    let repo = Remote::new(larder.registry(), "team/app");
+    let (old, new) = (Image::small(1), Image::small(2));
+    let digest = repo.push("v1", &old).await;
+    let read = |reference: String| {
+        let repo = repo.clone();
+        async move {
+            let answer = repo.get(&format!("manifests/{reference}")).await;
+            (answer.status, answer.body)
+        }
+    };
+    let (of_old, of_new) = ((200, old.manifest.to_vec()), (200, new.manifest.to_vec()));
+    for reference in ["v1".to_owned(), digest.to_string()] {
+        assert_eq!(read(reference).await, of_old);
+    }
+    let [here, away] = ["hosted", "hosted-away"].map(|name| larder.data().join(name));
+    let [blobs, blobs_away] = ["blobs", "blobs-away"].map(|name| larder.data().join(name));
+    let swap = |there: bool| {
+        let (from, to) =
+            if there { ([&away, &blobs_away], [&here, &blobs]) } else { ([&here, &blobs], [&away, &blobs_away]) };
+        from.into_iter().zip(to).for_each(|(from, to)| std::fs::rename(from, to).unwrap());
+    };
+    swap(false);
+    for _ in 0..100 {
+        for reference in ["v1".to_owned(), digest.to_string()] {
+            assert_eq!(read(reference).await, of_old);
+        }
+    }
+    assert_eq!(read("v2".to_owned()).await.0, 404, "what was never read is looked for");
+    swap(true);
+
+    let moved = repo.push("v1", &new).await;
+    assert_eq!(read("v1".to_owned()).await, of_new);
+    assert_eq!(read(digest.to_string()).await, of_old);
+    assert_eq!(repo.ask("DELETE", "manifests/v1").await.status, 202);
+    assert_eq!(read("v1".to_owned()).await.0, 404);
+    assert_eq!(read(moved.to_string()).await, of_new);
+    assert_eq!(repo.ask("DELETE", &format!("manifests/{moved}")).await.status, 202);
+    assert_eq!(read(moved.to_string()).await.0, 404);
+    larder.restart().await;
+    Remote::new(larder.registry(), "team/app").assert_pulls(digest, &old).await;
 }
 
 #[tokio::test]
@@ -193,6 +251,85 @@ async fn a_tag_is_a_register() {
         let replaced = writes.iter().any(|(_, start, end)| acknowledged < start && *end < began);
         assert!(!replaced, "read after it was replaced");
     }
+}
+
+/// The same while the server is killed: a write whose answer never came may have happened until then, or never.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tag_is_a_register_through_kills() {
+    struct Write {
+        digest: Digest,
+        began: Instant,
+        acknowledged: Option<Instant>,
+    }
+    let cycles = if is_soak() { 50 } else { 5 };
+    let home = tempfile::tempdir().unwrap();
+    let config = config(home.path());
+    let (writes, reads) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+    for cycle in 0..=cycles {
+        let larder = Binary::start(home.path(), &config, "info,larder::access=off");
+        let repo = Remote::new(larder.registry.unwrap(), "team/app");
+        let over = Arc::new(AtomicBool::new(false));
+        let read = |reads: Arc<Mutex<Vec<_>>>, over: Arc<AtomicBool>| {
+            let repo = repo.clone();
+            async move {
+                loop {
+                    let began = Instant::now();
+                    let Some(read) = attempt(&repo, Call::get(&repo.path("manifests/latest"))).await else { return };
+                    if read.complete && read.status == 200 {
+                        reads.lock().await.push((Digest::sha256(&read.body), began, Instant::now()));
+                    } else {
+                        assert!(!read.complete || read.status == 404, "{}", read.text());
+                    }
+                    if over.load(Ordering::SeqCst) {
+                        return;
+                    }
+                }
+            }
+        };
+        if cycle == cycles {
+            // What is left in the end.
+            over.store(true, Ordering::SeqCst);
+            read(reads.clone(), over).await;
+            break;
+        }
+        let writers = (0..4).map(|writer| {
+            let (repo, writes) = (repo.clone(), writes.clone());
+            tokio::spawn(async move {
+                for n in 0.. {
+                    let mut image = index(&[]);
+                    image["annotations"] = serde_json::json!({"by": format!("{cycle}-{writer}-{n}")});
+                    let bytes = image.to_string().into_bytes();
+                    let put = Call::new("PUT", &repo.path("manifests/latest"));
+                    let put = put.header("Content-Type", MediaType::OciIndex.as_str()).body(&bytes);
+                    let (digest, began) = (Digest::sha256(&bytes), Instant::now());
+                    let answer = attempt(&repo, put).await;
+                    assert!(answer.as_ref().is_none_or(|answer| answer.status == 201));
+                    let acknowledged = answer.as_ref().map(|_| Instant::now());
+                    writes.lock().await.push(Write { digest, began, acknowledged });
+                    if answer.is_none() {
+                        return;
+                    }
+                }
+            })
+        });
+        let mut tasks: Vec<_> = writers.collect();
+        tasks.extend((0..2).map(|_| tokio::spawn(read(reads.clone(), over.clone()))));
+        while writes.lock().await.len() < 40 * (cycle + 1) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        larder.kill();
+        join_all(tasks).await.into_iter().for_each(|task| task.unwrap());
+    }
+    let (writes, reads) = (writes.lock().await, reads.lock().await);
+    for (value, began, ended) in reads.iter() {
+        let write = writes.iter().find(|write| write.digest == *value).expect("nobody wrote that");
+        assert!(write.began < *ended, "read before it was written");
+        let Some(acknowledged) = write.acknowledged else { continue };
+        let replaced =
+            writes.iter().any(|other| other.acknowledged.is_some_and(|end| acknowledged < other.began && end < *began));
+        assert!(!replaced, "read after it was replaced");
+    }
+    assert!(reads.len() > 2 * cycles, "it was hardly read: {}", reads.len());
 }
 
 #[tokio::test]

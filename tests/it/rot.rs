@@ -170,8 +170,8 @@ async fn a_wrong_checksum_is_told_from_a_wrong_blob() {
 }
 
 async fn scrub(larder: &Larder, query: &str) -> serde_json::Value {
-    let begin = Call::new("POST", &format!("/api/scrub{query}")).header("X-Larder-Request", "1");
-    let begun = begin.send(larder.admin()).await;
+    let begun =
+        Call::new("POST", &format!("/api/scrub{query}")).header("X-Larder-Request", "1").send(larder.admin()).await;
     assert_eq!(begun.status, 202, "{}", begun.text());
     loop {
         let progress = Call::get("/api/scrub").send(larder.admin()).await.json();
@@ -229,8 +229,11 @@ async fn a_scrub_comes_by_itself_after_its_time_and_a_page_of_others_cannot_begi
     let digest = hub.add_blob(REPO, noise(9_600, 100_000));
     assert!(larder.get(&url(&digest)).await.complete);
     flip(&file(&larder.data(), &digest), 500);
-    let page = Call::new("POST", "/api/scrub").header("X-Larder-Request", "1").header("Origin", "http://evil.example");
-    let page = page.send(larder.admin()).await;
+    let page = Call::new("POST", "/api/scrub")
+        .header("X-Larder-Request", "1")
+        .header("Origin", "http://evil.example")
+        .send(larder.admin())
+        .await;
     assert_eq!(page.status, 403);
     assert_eq!(quarantined(&larder.data()), 0);
     while larder.metric("larder_scrub_blobs_total", "repaired").await < 1.0 {

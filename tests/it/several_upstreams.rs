@@ -45,6 +45,65 @@ async fn one_name_in_two_registries_is_two_images() {
     }
 }
 
+/// A client's `ns` is a word to look up, and never an address (reliability.md, S5).
+#[tokio::test]
+async fn no_ns_of_a_clients_choosing_is_ever_connected_to() {
+    let (_docker, _github, _ours, _theirs, larder) = two().await;
+    let canary = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = canary.local_addr().unwrap().port();
+    let hosts = [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "127.1",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "0",
+        "169.254.169.254",
+        "metadata.google.internal",
+        "xn--lcalhost-54a",
+    ];
+    let hosts: Vec<String> = hosts.iter().flat_map(|host| [(*host).to_owned(), format!("{host}:{port}")]).collect();
+    let mut tried = 0;
+    for host in &hosts {
+        for dressed in [
+            host.clone(),
+            format!("http://{host}"),
+            format!("https://{host}/v2/"),
+            format!("//{host}"),
+            format!("docker.io@{host}"),
+            format!("docker.io:x@{host}"),
+            format!("docker.io%00{host}"),
+            format!("docker.io%0d%0aHost:%20{host}"),
+            format!("docker.io%23{host}"),
+            format!("docker.io%2f..%2f{host}"),
+            format!("{host}%2fdocker.io"),
+            format!("{host}%3fdocker.io"),
+            format!("docker.io.{host}"),
+            format!("file://{host}/etc/passwd"),
+            format!("docker.io&ns={host}"),
+            format!("{host}&ns=docker.io"),
+        ] {
+            let answer = larder.get(&manifest("", "latest", &format!("?ns={dressed}"))).await;
+            tried += 1;
+            let is_ours = dressed.starts_with("docker.io&") || dressed.ends_with("&ns=docker.io");
+            assert!(is_ours || [400, 404].contains(&answer.status), "{dressed}: {} {}", answer.status, answer.text());
+            assert!(answer.status != 200 || !answer.text().contains("root:"), "{dressed}");
+        }
+        // Nor by a prefix, a Host, or a target of the whole.
+        for path in [format!("{host}/{REPO}"), format!("docker.io@{host}/{REPO}")] {
+            let answer = larder.get(&format!("/v2/{path}/tags/list")).await;
+            tried += 1;
+            assert!([400, 404, 503].contains(&answer.status), "{path}: {} {}", answer.status, answer.text());
+        }
+    }
+    assert!(tried > 400, "{tried}");
+    let asked = tokio::time::timeout(std::time::Duration::ZERO, canary.accept()).await;
+    assert!(asked.is_err(), "a word of a client's was connected to");
+}
+
 #[tokio::test]
 async fn what_is_cached_of_one_registry_is_not_the_others() {
     let (docker, github, ours, theirs, larder) = two().await;

@@ -59,6 +59,7 @@ async fn lets_in(file: &Path, user: &str, password: &str) -> bool {
         anonymous: Anonymous::None,
         htpasswd: Some(file.to_owned()),
         token_key: TokenKey::from_bytes(&[7; TokenKey::LENGTH]),
+        public: None,
     };
     let access = Access::open(settings, Clock::system()).await.unwrap();
     let header = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));

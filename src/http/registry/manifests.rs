@@ -38,7 +38,8 @@ where
         Reference::Digest(_) => None,
     };
     let immutable = own.into_iter().chain(tags).filter(|tag| access.is_immutable(name, tag)).cloned().collect();
-    let new = NewManifest { media_type, bytes, reference: reference.clone(), tags: tags.to_vec(), immutable };
+    let new =
+        NewManifest { media_type, bytes, reference: reference.clone(), tags: tags.to_vec(), immutable, adopts: false };
     let accepted = hosted.put_manifest(name, new).await.map_err(ApiError::from_hosted)?;
     let digest = accepted.digest;
     let mut builder = Response::builder()

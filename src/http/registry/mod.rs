@@ -121,7 +121,7 @@ impl Inner {
         let Ours { hosted: store, access } = &self.ours;
         if parts.uri.path() == token::PATH {
             record.endpoint("token");
-            return token::give(access, parts, payload, peer).await;
+            return token::give(access, parts, payload, peer, record).await;
         }
         let Target { endpoint, tags, .. } = Target::parse(parts.uri.path(), parts.uri.query())?;
         record.endpoint(endpoint.name());
@@ -134,6 +134,7 @@ impl Inner {
         };
         let asker = Asker::identify(access, headers, peer, wanted).await?;
         let asker = &asker;
+        record.account(asker.who.name());
         match wanted {
             Wanted::Base => asker.may_enter()?,
             Wanted::Catalog => asker.may_list()?,

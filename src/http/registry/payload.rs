@@ -1,20 +1,27 @@
 //! The body of a request: streamed to where it goes, read whole where it is small, and not left lying in the connection.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http_body_util::{BodyDataStream, BodyExt};
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap};
+use tokio::time::timeout;
 
 use crate::http::error::ApiError;
 use crate::oci::ErrorCode;
 
 /// Bytes of a refused request that are read after all, so that the connection can go on.
 const DRAINED: usize = 256 << 10;
+/// How long they are waited for: what was sent is here by then, and who sends nothing waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request's body, as a stream of its bytes.
 pub struct Payload<B> {
     stream: BodyDataStream<B>,
+    // Bytes that have been announced.
+    announced: u64,
     ended: bool,
 }
 
@@ -25,8 +32,8 @@ where
 {
     /// The body of a request.
     pub fn new(body: B) -> Payload<B> {
-        let ended = body.is_end_stream();
-        Payload { stream: body.into_data_stream(), ended }
+        let (announced, ended) = (body.size_hint().lower(), body.is_end_stream());
+        Payload { stream: body.into_data_stream(), announced, ended }
     }
 
     /// Its bytes, as they come.
@@ -54,19 +61,23 @@ where
         Ok(whole.freeze())
     }
 
-    /// Reads what is left of a refused request, if that is little; else hyper closes the connection. A client that waits
+    /// Reads what is left of a refused request, if that is little and soon there; else hyper closes the connection. A client that waits
     /// to be told to go on sends nothing, and must not be.
     pub async fn drain(&mut self, headers: &HeaderMap) {
-        if self.ended || headers.contains_key(header::EXPECT) {
+        if self.ended || self.announced > DRAINED as u64 || headers.contains_key(header::EXPECT) {
             return;
         }
-        let mut read = 0;
         let mut stream = self.stream();
-        while let Some(Ok(piece)) = stream.next().await {
-            read += piece.len();
-            if read > DRAINED {
-                return;
+        let reading = async {
+            let mut read = 0;
+            while let Some(Ok(piece)) = stream.next().await {
+                read += piece.len();
+                if read > DRAINED {
+                    return;
+                }
             }
-        }
+        };
+        // Too late or not, the answer is sent now.
+        let _ = timeout(PATIENCE, reading).await;
     }
 }

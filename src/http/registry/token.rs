@@ -13,6 +13,7 @@ use crate::access::{Access, AccessError, MAX_REQUEST, TokenRequest};
 use crate::http::answer::{Answer, finish};
 use crate::http::body;
 use crate::http::error::ApiError;
+use crate::http::record::Record;
 use crate::server::Peer;
 
 /// Its path.
@@ -21,7 +22,13 @@ pub const PATH: &str = "/token";
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// Gives a token for what of the request is allowed.
-pub async fn give<B>(access: &Access, parts: &Parts, payload: &mut Payload<B>, peer: &Peer) -> Result<Answer, ApiError>
+pub async fn give<B>(
+    access: &Access,
+    parts: &Parts,
+    payload: &mut Payload<B>,
+    peer: &Peer,
+    record: &mut Record,
+) -> Result<Answer, ApiError>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -36,6 +43,7 @@ where
     };
     let request = request.map_err(|error| denied(&error))?;
     let grant = access.token(request, peer.address.ip()).await.map_err(|error| denied(&error))?;
+    record.account(grant.account.as_deref());
     let text = grant.to_json();
     let builder = Response::builder()
         .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))

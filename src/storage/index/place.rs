@@ -18,6 +18,9 @@ use rustix::fs::{FallocateFlags, fallocate};
 
 use super::sync_mode::{SyncMode, sync_directory};
 
+/// How many times the ballast has to be free before it is laid.
+const PLENTY: u64 = 16;
+
 /// Where the index lies.
 pub(super) struct Place {
     directory: PathBuf,
@@ -87,10 +90,12 @@ impl Place {
             .or_else(|_| fs::remove_dir_all(&self.directory))
     }
 
-    /// Keeps room for the day on which the disk is full. Without such room, or where the file system cannot, there is none.
+    /// Keeps room for the day on which the disk is full. Where there is little of it to begin with, content needs it more;
+    /// and where the file system cannot, there is none.
     pub(super) fn lay_ballast(&self, bytes: u64) {
         let path = self.ballast();
-        if bytes == 0 || path.exists() {
+        let free = rustix::fs::statvfs(&self.directory).map_or(0, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if bytes == 0 || path.exists() || free / PLENTY < bytes {
             return;
         }
         let Ok(file) = File::create(&path) else { return };

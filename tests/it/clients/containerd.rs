@@ -1,6 +1,7 @@
 //! Debian's containerd and its `ctr`, with Larder named in a `hosts.toml`, as `larder setup` writes it.
 
 use std::cell::Cell;
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -20,12 +21,28 @@ pub(super) const PROGRAMS: [Program; 3] = [CONTAINERD, CTR, RUNC];
 pub(super) struct Containerd {
     daemon: Process,
     containers: Cell<usize>,
+    /// Whether it asks for a certificate.
+    verifies: bool,
     home: Scratch,
 }
 
 impl Containerd {
     pub(super) fn using(mirror: &Larder) -> Self {
-        Self::set_up_by(|root| mirror.set_up("containerd", root))
+        let verifies = mirror.registry_is_tls();
+        let client = Self::set_up_by(|root| {
+            mirror.set_up("containerd", root);
+            if verifies {
+                let ca = mirror.certify_at("/etc/containerd/certs.d/", root);
+                let hosts = format!("[host.\"https://{}\"]\nca = {ca:?}\n", mirror.registry());
+                fs::write(ca.with_file_name("hosts.toml"), hosts).unwrap();
+            }
+        });
+        Self { verifies, ..client }
+    }
+
+    /// One that was not told whom to trust.
+    pub(super) fn distrusting(mirror: &Larder) -> Self {
+        Self { verifies: true, ..Self::set_up_by(|root| mirror.set_up("containerd", root)) }
     }
 
     pub(super) fn set_up_by(set_up: impl FnOnce(&Path)) -> Self {
@@ -42,7 +59,7 @@ impl Containerd {
         );
         home.write("config.toml", &config);
         let daemon = start(&home);
-        Self { daemon, containers: Cell::new(0), home }
+        Self { daemon, containers: Cell::new(0), verifies: false, home }
     }
 
     /// Its machine.
@@ -54,6 +71,13 @@ impl Containerd {
         let hosts = self.home.join("etc/containerd/certs.d");
         let mut pull = ctr(&self.home);
         fails(pull.args(["images", "pull", "--hosts-dir"]).arg(hosts).arg(reference))
+    }
+
+    fn manner(&self) -> Vec<String> {
+        if !self.verifies {
+            return vec!["--plain-http".to_owned()];
+        }
+        vec!["--hosts-dir".to_owned(), self.home.join("etc/containerd/certs.d").to_str().unwrap().to_owned()]
     }
 
     fn ctr(&self, arguments: &[&str]) -> String {
@@ -104,13 +128,13 @@ impl Pusher for Containerd {
     fn push(&mut self, source: &str, target: &str, login: Option<Login>) -> Result<String, String> {
         self.ctr(&["images", "tag", "--force", source, target]);
         let mut command = ctr(&self.home);
-        command.args(["images", "push", "--plain-http"]).args(user(login)).arg(target);
+        command.args(["images", "push"]).args(self.manner()).args(user(login)).arg(target);
         attempt(&mut command).map(|output| output.concat())
     }
 
     fn pull_pushed(&mut self, reference: &str, login: Option<Login>) -> Result<(), String> {
         let mut command = ctr(&self.home);
-        command.args(["images", "pull", "--plain-http"]).args(user(login)).arg(reference);
+        command.args(["images", "pull"]).args(self.manner()).args(user(login)).arg(reference);
         attempt(&mut command).map(drop)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It runs beside any dockerd of the machine: own roots, socket, pid file and configuration.
 
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -20,29 +21,44 @@ pub(super) const PROGRAMS: [Program; 2] = [DOCKERD, DOCKER];
 
 pub(super) struct Docker {
     daemon: Process,
-    tls: bool,
+    /// Whether certificates are looked for, which have one place only.
+    over_etc: bool,
     home: Scratch,
 }
 
 impl Docker {
     pub(super) fn using(mirror: &Larder) -> Self {
+        Self::set_up_by(mirror, |home| {
+            if mirror.registry_is_tls() {
+                mirror.certify_at("/etc/docker/certs.d/", home);
+            }
+        })
+    }
+
+    /// One that was not told whom to trust.
+    pub(super) fn distrusting(mirror: &Larder) -> Self {
+        Self::set_up_by(mirror, |_| {})
+    }
+
+    fn set_up_by(mirror: &Larder, trust: impl FnOnce(&Path)) -> Self {
         let home = Scratch::new("docker");
         mirror.set_up("docker", home.path());
-        let daemon = start(&home, mirror.is_tls());
-        Self { daemon, tls: mirror.is_tls(), home }
+        trust(home.path());
+        let over_etc = mirror.is_tls() || mirror.registry_is_tls();
+        Self { daemon: start(&home, over_etc), over_etc, home }
     }
 
     /// One that knows no mirror.
     pub(super) fn alone() -> Self {
         let home = Scratch::new("docker");
         home.write("etc/docker/daemon.json", "{}");
-        Self { daemon: start(&home, false), tls: false, home }
+        Self { daemon: start(&home, false), over_etc: false, home }
     }
 
     /// One on a machine whose `/etc` is that of `home`, with these variables.
     pub(super) fn on_machine(home: Scratch, variables: &[(&str, &str)]) -> Self {
         let daemon = start_with(&home, true, variables);
-        Self { daemon, tls: true, home }
+        Self { daemon, over_etc: true, home }
     }
 
     /// Its machine.
@@ -84,7 +100,7 @@ impl Client for Docker {
         self.daemon.stop();
         self.home.remove("root");
         self.home.remove("exec");
-        self.daemon = start(&self.home, self.tls);
+        self.daemon = start(&self.home, self.over_etc);
     }
 }
 
@@ -104,13 +120,12 @@ impl Pusher for Docker {
     }
 }
 
-fn start(home: &Scratch, tls: bool) -> Process {
-    start_with(home, tls, &[])
+fn start(home: &Scratch, over_etc: bool) -> Process {
+    start_with(home, over_etc, &[])
 }
 
-fn start_with(home: &Scratch, tls: bool, variables: &[(&str, &str)]) -> Process {
-    let mut command = if tls {
-        // Certificates have one place only.
+fn start_with(home: &Scratch, over_etc: bool, variables: &[(&str, &str)]) -> Process {
+    let mut command = if over_etc {
         DOCKERD.command_over_etc(home.path(), &home.join("etc"))
     } else {
         let mut command = DOCKERD.command(home.path());

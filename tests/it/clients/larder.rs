@@ -10,13 +10,15 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use super::http;
 use super::process::{Process, command, run};
 use super::registry::Registry;
-use super::scratch::{Scratch, private_address, wait_until};
+use super::scratch::{Scratch, own_address, private_address, wait_until};
 
 /// A running mirror of one upstream, as which it stands for Docker Hub and for ghcr.io.
 pub(super) struct Larder {
     process: Process,
     /// The authority's certificate, if clients are to speak TLS.
     ca: Option<PathBuf>,
+    /// What `larder cert` said, if it made the registry's certificate.
+    certified: Option<String>,
     mirror: SocketAddr,
     registry: SocketAddr,
     admin: SocketAddr,
@@ -30,36 +32,52 @@ const BRIEFLY: &str = "tag_ttl = \"1s\"";
 
 impl Larder {
     pub(super) fn mirroring(upstream: &Registry) -> Self {
-        Self::start(&upstream.url(), BRIEFLY, false, None)
+        Self::start(&upstream.url(), BRIEFLY, false, Own::None)
     }
 
     /// One whose upstream is gone, at an address of the test's choosing.
     pub(super) fn alone_at(mirror: SocketAddr, tls: bool) -> Self {
-        Self::start_at(mirror, "http://127.0.0.1:1", BRIEFLY, tls, None)
+        Self::start_at(mirror, "http://127.0.0.1:1", BRIEFLY, tls, Own::None)
     }
 
     /// The same, with a certificate that nobody trusts before being told to.
     pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
-        Self::start(&upstream.url(), BRIEFLY, true, None)
+        Self::start(&upstream.url(), BRIEFLY, true, Own::None)
     }
 
     /// The same, with the address of the upstream or of what stands in front of it, and the lines of `[cache]`.
     pub(super) fn mirroring_at(upstream: &str, cache: &str) -> Self {
-        Self::start(upstream, cache, false, None)
+        Self::start(upstream, cache, false, Own::None)
     }
 
     /// The same with a registry beside it; `rules` are more lines of `[registry]`.
-    pub(super) fn hosting(upstream: &Registry, rules: Option<&str>) -> Self {
-        Self::start(&upstream.url(), BRIEFLY, false, rules)
+    pub(super) fn hosting(upstream: &Registry, rules: &str) -> Self {
+        Self::start(&upstream.url(), BRIEFLY, false, Own::Plain(rules))
     }
 
-    fn start(upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
-        Self::start_at(private_address(), upstream, cache, tls, rules)
+    /// The same over TLS, with what `larder cert` made, at an address that no client takes for its own machine.
+    pub(super) fn hosting_over_tls(upstream: &Registry, rules: &str) -> Self {
+        Self::start(&upstream.url(), BRIEFLY, false, Own::OverTls(rules))
     }
 
-    fn start_at(mirror: SocketAddr, upstream: &str, cache: &str, tls: bool, rules: Option<&str>) -> Self {
+    fn start(upstream: &str, cache: &str, tls: bool, registry: Own<'_>) -> Self {
+        Self::start_at(private_address(), upstream, cache, tls, registry)
+    }
+
+    fn start_at(mirror: SocketAddr, upstream: &str, cache: &str, tls: bool, registry: Own<'_>) -> Self {
         let home = Scratch::new("mirror");
-        let (admin, registry) = (private_address(), private_address());
+        let admin = private_address();
+        let (address, rules, certified) = match registry {
+            Own::None => (private_address(), None, None),
+            Own::Plain(rules) => (private_address(), Some(rules.to_owned()), None),
+            Own::OverTls(rules) => {
+                let address = own_address();
+                let [cert, key] = ["certs/server.pem", "certs/server-key.pem"].map(|name| home.join(name));
+                let rules = format!("tls = {{ cert = {cert:?}, key = {key:?} }}\n{rules}");
+                (address, Some(rules), Some(certify(address, &home)))
+            }
+        };
+        let registry = address;
         let ca = tls.then(|| certificates(mirror, &home));
         let own = match &ca {
             Some(_) => format!("tls = {{ cert = {:?}, key = {:?} }}", home.join("cert.pem"), home.join("key.pem")),
@@ -81,7 +99,7 @@ impl Larder {
         );
         let config = home.write("larder.toml", &config);
         let process = serve(&config, admin, &home);
-        Self { process, ca, mirror, registry, admin, config, home }
+        Self { process, ca, certified, mirror, registry, admin, config, home }
     }
 
     /// Ends the server and starts it on the same data, upstream or no upstream.
@@ -114,6 +132,23 @@ impl Larder {
         self.ca.is_some()
     }
 
+    pub(super) fn registry_is_tls(&self) -> bool {
+        self.certified.is_some()
+    }
+
+    /// Puts the authority of the registry's certificate where `larder cert` says that those who look below `place` want
+    /// it, on a machine whose `/` is `root`; gives where that is.
+    pub(super) fn certify_at(&self, place: &str, root: &Path) -> PathBuf {
+        let said = self.certified.as_deref().unwrap();
+        let registry = self.registry.to_string();
+        let mut paths = said.split_whitespace().filter(|word| word.starts_with(place) && word.contains(&registry));
+        let path =
+            root.join(paths.next().unwrap_or_else(|| panic!("nothing below {place}: {said}")).trim_start_matches('/'));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(self.home.join("certs/ca.pem"), &path).unwrap();
+        path
+    }
+
     /// `larder setup CLIENT --write` for this mirror, on a machine whose `/` is `root`.
     pub(super) fn set_up(&self, client: &str, root: &Path) {
         self.set_up_with(client, root, self.ca.as_deref());
@@ -134,6 +169,11 @@ impl Larder {
         run(&mut command);
     }
 
+    /// How many blobs were pushed byte for byte: neither mounted nor found to be there.
+    pub(super) fn uploaded(&self) -> u64 {
+        self.metric("larder_requests_total{endpoint=\"upload\"", "method=\"PUT\"")
+    }
+
     /// How many requests were answered with this outcome; any outcome if it is empty.
     pub(super) fn requests(&self, outcome: &str) -> u64 {
         self.metric("larder_requests_total{", &format!("outcome=\"{outcome}"))
@@ -152,6 +192,21 @@ impl Larder {
         let lines = text.lines().filter(|line| line.starts_with(name) && line.contains(label));
         lines.filter_map(|line| line.rsplit(' ').next()).map(|count| count.parse::<u64>().unwrap()).sum()
     }
+}
+
+/// The registry beside the mirror: none, or one with these lines in `[registry]`.
+#[derive(Clone, Copy)]
+enum Own<'a> {
+    None,
+    Plain(&'a str),
+    OverTls(&'a str),
+}
+
+/// `larder cert` for a server at `address`; what it prints.
+fn certify(address: SocketAddr, home: &Scratch) -> String {
+    let mut command = command(env!("CARGO_BIN_EXE_larder"), home.path());
+    command.args(["cert", "--name", &address.ip().to_string(), "--port", &address.port().to_string()]);
+    run(command.arg("--out").arg(home.join("certs")))
 }
 
 /// An authority's certificate, and in `home` the mirror's with its key.

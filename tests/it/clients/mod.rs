@@ -4,13 +4,18 @@
 //! these tests need root and those packages. No client is told where the upstream is, and every way to the real
 //! Docker Hub ends at a closed port: what arrives, came through the mirror.
 
+mod authority;
+mod buildah;
 mod containerd;
 mod docker;
 mod doctor;
+mod expiry;
+mod front;
 mod http;
 mod images;
 mod larder;
 mod layers;
+mod layout;
 mod outage;
 mod podman;
 mod process;

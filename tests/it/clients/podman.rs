@@ -30,21 +30,43 @@ pub(super) fn registries_conf(home: &Scratch) -> PathBuf {
     )
 }
 
+/// Where certificates are looked for by Podman, Buildah and skopeo.
+pub(super) const CERTS: &str = "/etc/containers/certs.d/";
+
+/// Whether a registry's certificate is asked for.
+pub(super) fn tls_verify(registry_is_tls: bool) -> &'static str {
+    if registry_is_tls { "--tls-verify=true" } else { "--tls-verify=false" }
+}
+
 pub(super) struct Podman {
-    tls: bool,
+    /// Whether certificates are looked for, which have one place only.
+    over_etc: bool,
+    /// Whether it asks a registry for one.
+    verifies: bool,
     home: Scratch,
 }
 
 impl Podman {
     pub(super) fn using(mirror: &Larder) -> Self {
-        Self::set_up_by(|root| mirror.set_up("podman", root), mirror.is_tls())
+        let client = Self::distrusting(mirror);
+        if mirror.registry_is_tls() {
+            mirror.certify_at(CERTS, client.home.path());
+        }
+        client
     }
 
-    pub(super) fn set_up_by(set_up: impl FnOnce(&Path), tls: bool) -> Self {
+    /// One that was not told whom to trust as a registry.
+    pub(super) fn distrusting(mirror: &Larder) -> Self {
+        let verifies = mirror.registry_is_tls();
+        let over_etc = mirror.is_tls() || verifies;
+        Self { verifies, ..Self::set_up_by(|root| mirror.set_up("podman", root), over_etc) }
+    }
+
+    pub(super) fn set_up_by(set_up: impl FnOnce(&Path), over_etc: bool) -> Self {
         let home = Scratch::new("podman");
         set_up(home.path());
         home.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
-        Self { tls, home }
+        Self { over_etc, verifies: false, home }
     }
 
     pub(super) fn cannot_pull(&self, reference: &str) -> bool {
@@ -53,7 +75,7 @@ impl Podman {
     }
 
     fn command(&self) -> Command {
-        podman(&self.home, self.tls)
+        podman(&self.home, self.over_etc)
     }
 
     fn podman(&self, arguments: &[&str]) -> String {
@@ -98,7 +120,8 @@ impl Client for Podman {
 impl Pusher for Podman {
     fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
         let mut command = self.command();
-        command.args(["login", "--tls-verify=false", "--username", login.user, "--password", login.password, registry]);
+        command.args(["login", tls_verify(self.verifies), "--username", login.user]);
+        command.args(["--password", login.password, registry]);
         attempt(&mut command).map(drop)
     }
 
@@ -107,7 +130,7 @@ impl Pusher for Podman {
         let policy = self.home.join("policy.json");
         let policy = ["--signature-policy", policy.to_str().unwrap()];
         let mut command = self.command();
-        command.args(["push", "--tls-verify=false"]).args(policy).arg(target);
+        command.args(["push", tls_verify(self.verifies)]).args(policy).arg(target);
         attempt(&mut command).map(|output| output.concat())
     }
 
@@ -115,14 +138,13 @@ impl Pusher for Podman {
         let policy = self.home.join("policy.json");
         let policy = ["--signature-policy", policy.to_str().unwrap()];
         let mut command = self.command();
-        command.args(["pull", "--quiet", "--tls-verify=false"]).args(policy).arg(reference);
+        command.args(["pull", "--quiet", tls_verify(self.verifies)]).args(policy).arg(reference);
         attempt(&mut command).map(drop)
     }
 }
 
-fn podman(home: &Scratch, tls: bool) -> Command {
-    let mut command = if tls {
-        // Certificates are looked for in their own place.
+fn podman(home: &Scratch, over_etc: bool) -> Command {
+    let mut command = if over_etc {
         PODMAN.command_over_etc(home.path(), &home.join("etc"))
     } else {
         let mut command = PODMAN.command(home.path());

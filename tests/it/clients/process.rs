@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::scratch::own_ip;
+
 /// How long any one command of a client may take. Long, because two cores may run six daemons.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -75,6 +77,8 @@ pub(super) fn command(program: impl AsRef<OsStr>, home: &Path) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "TERM", "--"]).arg(program);
     command.env_clear().env("PATH", PATH).env("HTTPS_PROXY", NO_WAY_OUT);
+    // Nor is this machine itself.
+    command.env("NO_PROXY", own_ip().map(|ip| ip.to_string()).unwrap_or_default());
     // Podman keeps what it downloads in TMPDIR, and both it and docker look for credentials in these places.
     command.env("HOME", home).env("TMPDIR", home).env("XDG_RUNTIME_DIR", home).current_dir(home);
     command.stdin(Stdio::null());
@@ -194,7 +198,7 @@ pub(super) fn fails(command: &mut Command) -> bool {
 }
 
 /// What every client says of a certificate that it was not told to trust.
-const UNTRUSTED: &str = "certificate signed by unknown authority";
+pub(super) const UNTRUSTED: &str = "certificate signed by unknown authority";
 
 /// Runs a command to its end and gives both streams, or how it failed with both.
 pub(super) fn attempt(command: &mut Command) -> Result<[String; 2], String> {

@@ -1,14 +1,13 @@
 //! Real clients push to the registry, push again, push elsewhere, and others pull what they pushed; with and without
 //! accounts.
 
+use super::buildah::{self, Buildah};
 use super::containerd::{self, Containerd};
 use super::docker::{self, Docker};
 use super::images::{self, Image};
 use super::larder::Larder;
 use super::podman::{self, Podman};
-use super::process::{Program, attempt};
 use super::registry::Registry;
-use super::scratch::Scratch;
 use super::skopeo::{self, Skopeo};
 use super::{Client, ready};
 
@@ -26,9 +25,9 @@ pub(super) struct Login {
     pub(super) password: &'static str,
 }
 
-const ANNA: Login = Login { user: "anna", password: "anna-secret" };
-const BERT: Login = Login { user: "bert", password: "bert-secret" };
-const IMPOSTOR: Login = Login { user: "anna", password: "guessed" };
+pub(super) const ANNA: Login = Login { user: "anna", password: "anna-secret" };
+pub(super) const BERT: Login = Login { user: "bert", password: "bert-secret" };
+pub(super) const IMPOSTOR: Login = Login { user: "anna", password: "guessed" };
 
 /// What these tests ask of a client besides.
 pub(super) trait Pusher {
@@ -63,7 +62,7 @@ fn docker_pushes_and_podman_pulls() {
         return;
     }
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(OPEN));
+    let larder = Larder::hosting(&upstream, OPEN);
     let mut client = Docker::using(&larder);
     let target = begin(&mut client, &larder, "team/app:v1");
     let again = client.push(&image().by_tag(), &target, None).unwrap();
@@ -94,7 +93,7 @@ fn podman_pushes_and_docker_pulls() {
         return;
     }
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(OPEN));
+    let larder = Larder::hosting(&upstream, OPEN);
     let mut client = Podman::using(&larder);
     let target = begin(&mut client, &larder, "team/app:v1");
     client.push(&image().by_tag(), &target, None).unwrap();
@@ -107,7 +106,7 @@ fn containerd_pushes_and_pulls_back() {
         return;
     }
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(OPEN));
+    let larder = Larder::hosting(&upstream, OPEN);
     let mut client = Containerd::using(&larder);
     let target = begin(&mut client, &larder, "team/app:v1");
     client.push(&image().by_tag(), &target, None).unwrap();
@@ -121,7 +120,7 @@ fn skopeo_copies_to_and_from_lists_and_deletes() {
         return;
     }
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(OPEN));
+    let larder = Larder::hosting(&upstream, OPEN);
     let client = Skopeo::using(&larder);
     let repository = |name: &str| format!("docker://{}/team/{name}", larder.registry());
     // It would compress what came uncompressed, and write another manifest for it.
@@ -146,34 +145,16 @@ fn skopeo_copies_to_and_from_lists_and_deletes() {
 
 #[test]
 fn buildah_builds_and_pushes_and_podman_runs_it() {
-    const BUILDAH: Program = Program::new("buildah", "buildah");
-    if !(ready(&[BUILDAH]) && ready(&podman::PROGRAMS)) {
+    if !(ready(&buildah::PROGRAMS) && ready(&podman::PROGRAMS)) {
         return;
     }
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(OPEN));
-    let mut base = Podman::using(&larder);
-    let golden = begin(&mut base, &larder, "golden/app:v1");
-
-    let home = Scratch::new("buildah");
-    larder.set_up("podman", home.path());
-    podman::registries_conf(&home);
-    let policy = home.write("policy.json", r#"{"default": [{"type": "insecureAcceptAnything"}]}"#);
-    let policy = policy.to_str().unwrap().to_owned();
-    let file = home.write("greeting", "built on gold\n");
-    let buildah = |arguments: &[&str]| {
-        let mut command = BUILDAH.command(home.path());
-        command.arg("--root").arg(home.join("root")).arg("--runroot").arg(home.join("run"));
-        command.args(["--storage-driver", "vfs"]).args(arguments);
-        command.env("CONTAINERS_REGISTRIES_CONF", home.join("registries.conf"));
-        attempt(&mut command).map(|[stdout, _]| stdout.trim().to_owned()).unwrap()
-    };
-    let container = buildah(&["from", "--tls-verify=false", "--signature-policy", &policy, &golden]);
-    buildah(&["copy", &container, file.to_str().unwrap(), "/greeting"]);
-    buildah(&["config", "--cmd", "cat /greeting", &container]);
+    let larder = Larder::hosting(&upstream, OPEN);
+    let golden = begin(&mut Podman::using(&larder), &larder, "golden/app:v1");
     let target = format!("{}/team/built:v1", larder.registry());
-    buildah(&["commit", "--signature-policy", &policy, &container, &target]);
-    buildah(&["push", "--tls-verify=false", "--signature-policy", &policy, &target]);
+    let mut builder = Buildah::using(&larder);
+    builder.build(&golden, "built on gold\n", &target);
+    builder.push(&target, &target, None).unwrap();
     let mut client = Podman::using(&larder);
     client.pull_pushed(&target, None).unwrap();
     assert_eq!(client.run(&target).unwrap().trim_end(), "built on gold");
@@ -203,7 +184,7 @@ fn containerd_shows_a_password() {
 /// Only the right password is taken, only who may push can, and an immutable tag is nobody's to move.
 fn logs_in<C: Client + Pusher>(start: impl Fn(&Larder) -> C, keeps_logins: bool) {
     let upstream = Registry::holding(images::all());
-    let larder = Larder::hosting(&upstream, Some(ACCOUNTS));
+    let larder = Larder::hosting(&upstream, ACCOUNTS);
     let (mut client, registry) = (start(&larder), larder.registry().to_string());
     let (source, target) = (image().by_tag(), format!("{registry}/team/app:v1"));
     client.pull(&source);

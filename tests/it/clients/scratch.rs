@@ -3,7 +3,7 @@
 //! What lives in it is gone when it is dropped: processes first, then mounts, then files. Nothing else is touched.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -67,6 +67,20 @@ pub(super) fn private_address() -> SocketAddr {
     // 127.0.x.y is avoided: Debian puts the host's own name on 127.0.1.1.
     let address = Ipv4Addr::new(127, 1 + high % 250, low, last);
     TcpListener::bind((address, 0)).unwrap().local_addr().unwrap()
+}
+
+/// This machine's address on a network, if it is in any.
+pub(super) fn own_ip() -> Option<IpAddr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+    // Nothing is sent: the kernel only chooses the way there.
+    socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).ok()?;
+    Some(socket.local_addr().unwrap().ip())
+}
+
+/// A free port at an address that no client takes for loopback, because Docker checks no certificate there.
+pub(super) fn own_address() -> SocketAddr {
+    let ip = own_ip().expect("no network but loopback, where Docker trusts everybody: give this machine one");
+    TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap()
 }
 
 /// Waits for a condition, never for a length of time.

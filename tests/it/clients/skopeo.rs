@@ -3,13 +3,15 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use super::Client;
 use super::images::{Image, Manifest};
 use super::larder::Larder;
 use super::layers;
-use super::podman::registries_conf;
+use super::podman::{CERTS, registries_conf, tls_verify};
 use super::process::{Program, attempt, run};
+use super::pushes::{Login, Pusher};
 use super::scratch::Scratch;
 
 pub(super) const SKOPEO: Program = Program::new("skopeo", "skopeo");
@@ -22,14 +24,25 @@ const GZIP: &[u8] = &[0x1F, 0x8B];
 /// It has no storage of its own: every copy goes to a new layout.
 pub(super) struct Skopeo {
     layouts: RefCell<BTreeMap<String, String>>,
+    /// Whether it asks a registry for a certificate.
+    verifies: bool,
     home: Scratch,
 }
 
 impl Skopeo {
     pub(super) fn using(mirror: &Larder) -> Self {
+        let client = Self::distrusting(mirror);
+        if mirror.registry_is_tls() {
+            mirror.certify_at(CERTS, client.home.path());
+        }
+        client
+    }
+
+    /// One that was not told whom to trust.
+    pub(super) fn distrusting(mirror: &Larder) -> Self {
         let home = Scratch::new("skopeo");
         mirror.set_up("podman", home.path());
-        Self { layouts: RefCell::default(), home }
+        Self { layouts: RefCell::default(), verifies: mirror.registry_is_tls(), home }
     }
 
     /// Every platform and every attestation, byte for byte, as for carrying an image to a place without a network.
@@ -46,14 +59,21 @@ impl Skopeo {
 
     /// Any other of its commands.
     pub(super) fn skopeo(&self, arguments: &[&str]) -> Result<String, String> {
-        let mut command = SKOPEO.command(self.home.path());
+        attempt(self.command().args(arguments)).map(|output| output.concat())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = if self.verifies {
+            SKOPEO.command_over_etc(self.home.path(), &self.home.join("etc"))
+        } else {
+            SKOPEO.command(self.home.path())
+        };
         command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
-        attempt(command.args(arguments)).map(|output| output.concat())
+        command
     }
 
     fn skopeo_copy(&self, options: &[&str], reference: &str, target: &str) {
-        let mut command = SKOPEO.command(self.home.path());
-        command.arg("--insecure-policy").arg("--registries-conf").arg(registries_conf(&self.home));
+        let mut command = self.command();
         command.arg("copy").args(options).arg(format!("docker://{reference}")).arg(target);
         run(&mut command);
     }
@@ -90,5 +110,25 @@ impl Client for Skopeo {
 
     fn wipe(&mut self) {
         self.forget_images();
+    }
+}
+
+impl Pusher for Skopeo {
+    fn login(&mut self, registry: &str, login: Login) -> Result<(), String> {
+        let account = ["--username", login.user, "--password", login.password, registry];
+        self.skopeo(&[&["login", tls_verify(self.verifies)], account.as_slice()].concat()).map(drop)
+    }
+
+    fn push(&mut self, source: &str, target: &str, _login: Option<Login>) -> Result<String, String> {
+        let verify = if self.verifies { "--dest-tls-verify=true" } else { "--dest-tls-verify=false" };
+        self.skopeo(&["copy", verify, &format!("docker://{source}"), &format!("docker://{target}")])
+    }
+
+    fn pull_pushed(&mut self, reference: &str, _login: Option<Login>) -> Result<(), String> {
+        let verify = if self.verifies { "--src-tls-verify=true" } else { "--src-tls-verify=false" };
+        let layout = format!("oci:{}", self.home.join("pulled").display());
+        let pulled = self.skopeo(&["copy", verify, &format!("docker://{reference}"), &layout]);
+        self.home.remove("pulled");
+        pulled.map(drop)
     }
 }

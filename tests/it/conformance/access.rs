@@ -114,6 +114,82 @@ async fn what_one_may_not_see_cannot_be_told_from_what_is_not_there() {
     assert_eq!(refusal(&catalogue), (401, "UNAUTHORIZED".into()));
 }
 
+/// Credentials that are none (reliability.md, S12): each is 401 with the challenge, 400 where it is not even HTTP, 431 where
+/// it is too long, and opens nothing.
+#[tokio::test]
+async fn no_forged_credential_opens_anything() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+    for anonymous in ["none", "pull"] {
+        let (registry, _home) = with_accounts(anonymous).await;
+        let repo = registry.repo("secret/there");
+        let anna = repo.logged_in("anna", "anna-secret");
+        anna.push("latest", &Image::small(1)).await;
+        let granted = anna.send(Call::get("/token?service=larder&scope=repository:secret/there:pull")).await;
+        let token = granted.json()["token"].as_str().unwrap().to_owned();
+        let (claims, mac) = token.split_once('.').unwrap();
+        let said = String::from_utf8(URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
+        let mut forged = Vec::new();
+        for (old, new) in
+            [("pull", "pull,push,delete"), ("anna", "root"), ("\"access\"", "\"refresh\""), ("\"exp\":1", "\"exp\":9")]
+        {
+            forged.push(format!("{}.{mac}", URL_SAFE_NO_PAD.encode(said.replace(old, new))));
+        }
+        for header in [
+            r#"{"alg":"none","typ":"JWT"}"#,
+            r#"{"alg":"HS256","kid":"../../../dev/null"}"#,
+            r#"{"alg":"RS256","jwk":{"kty":"RSA","n":"AQAB","e":"AQAB"}}"#,
+            r#"{"alg":"RS256","x5u":"http://127.0.0.1:1/x"}"#,
+        ] {
+            let header = URL_SAFE_NO_PAD.encode(header);
+            forged.extend([
+                format!("{header}.{claims}."),
+                format!("{header}.{claims}.{mac}"),
+                format!("{header}.{mac}"),
+            ]);
+        }
+        forged.extend([
+            format!("{token} "),
+            format!("{token}.{mac}"),
+            token.to_uppercase(),
+            mac.to_owned(),
+            ".".into(),
+        ]);
+        let mut shown: Vec<String> = forged.iter().map(|token| format!("Bearer {token}")).collect();
+        let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+        shown.extend(
+            ["anna:", "anna", ":", ":anna-secret", "anna:anna-secret\0", "anna\0:anna-secret", "anna:anna-secret:x"]
+                .map(basic),
+        );
+        shown.extend([
+            basic(&format!("anna:{}", "x".repeat(5000))),
+            "Basic !!!!".into(),
+            "Basic".into(),
+            "bearer".into(),
+        ]);
+        shown.extend([format!("Bearer {token}, Bearer {token}"), format!("Basic {token}"), "Negotiate YII=".into()]);
+        for credential in shown {
+            let call = Call::get(&repo.path("manifests/latest")).header("Authorization", &credential);
+            let answer = repo.send(call).await;
+            // `Bearer x ` is `Bearer x`: HTTP takes spaces away at the end of a header.
+            if credential == format!("Bearer {token} ") {
+                assert_eq!(answer.status, 200);
+                continue;
+            }
+            assert_eq!(answer.status, 401, "{credential}: {}", answer.text());
+            let challenge = answer.header("www-authenticate").unwrap();
+            assert!(challenge.starts_with(if anonymous == "none" { "Basic" } else { "Bearer" }), "{challenge}");
+        }
+        let long = Call::get(&repo.path("manifests/latest"))
+            .header("Authorization", &format!("Bearer {}", "a".repeat(1 << 20)));
+        assert_eq!(repo.send(long).await.status, 431);
+        let right = anna.logged_in("anna", "anna-secret").authorization.unwrap();
+        let twice =
+            Call::get(&repo.path("manifests/latest")).header("Authorization", &right).header("Authorization", &right);
+        assert_eq!(repo.send(twice).await.status, 401, "which of the two is meant?");
+    }
+}
+
 #[tokio::test]
 async fn an_upload_is_only_for_who_began_it() {
     let rules = "[[registry.repository]]\npattern = \"**\"\npush = [\"*\"]";
@@ -168,4 +244,6 @@ async fn a_token_does_what_it_lists_and_no_more() {
     let posted =
         Call::new("POST", "/token").body(b"grant_type=password&username=anna&password=anna-secret&service=larder");
     assert_eq!(posted.send(at).await.status, 200);
+    let endless = Call::new("POST", "/token").body(&vec![b'a'; 1 << 20]).send(at).await;
+    assert_eq!(refusal(&endless), (413, "SIZE_INVALID".into()));
 }

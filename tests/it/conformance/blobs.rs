@@ -3,7 +3,7 @@
 use larder::oci::{Algorithm, Digest};
 
 use super::{REPO, Registry};
-use crate::support::client::Call;
+use crate::support::client::{Call, Connection};
 use crate::support::larder::files;
 use crate::support::pushing::{refusal, with_digest};
 
@@ -151,6 +151,45 @@ async fn ranges_of_a_blob_are_exact() {
     }
     let known = repo.head(&blob).await.header("etag").unwrap().to_owned();
     assert_eq!(repo.send(Call::get(&repo.path(&blob)).header("If-None-Match", &known)).await.status, 304);
+}
+
+/// Legal, costly, and what lazy snapshotters can read; a part alone would be wrong. However many are asked for.
+#[tokio::test]
+async fn several_ranges_at_once_are_answered_with_the_whole() {
+    let registry = Registry::open().await;
+    let repo = registry.repo(REPO);
+    let bytes: Vec<u8> = (0..2048u32).map(|n| (n % 251) as u8).collect();
+    let blob = format!("blobs/{}", repo.push_blob(&bytes).await);
+    let many: Vec<String> = (0..1000).map(|n| format!("{n}-{n}")).collect();
+    for ranges in ["0-9,20-29".to_owned(), "0-9, -5".to_owned(), "0-2047,0-2047".to_owned(), many.join(",")] {
+        let answer = repo.send(Call::get(&repo.path(&blob)).header("Range", &format!("bytes={ranges}"))).await;
+        assert_eq!((answer.status, &answer.body[..], answer.header("content-range")), (200, &bytes[..], None));
+    }
+}
+
+/// Whoever sends a body where none belongs gets the answers to his requests all the same, each to its own.
+#[tokio::test]
+async fn a_body_that_nobody_reads_is_not_taken_for_the_next_request() {
+    let registry = Registry::open().await;
+    let repo = registry.repo(REPO);
+    let [one, other] = [b"one".as_slice(), b"other"];
+    let path = |bytes: &[u8]| repo.path(&format!("blobs/{}", Digest::sha256(bytes)));
+    for bytes in [one, other] {
+        repo.push_blob(bytes).await;
+    }
+    let smuggled = format!("GET {} HTTP/1.1\r\nHost: x\r\n\r\n", path(other));
+    for method in ["GET", "HEAD", "DELETE"] {
+        let mut connection = Connection::open(repo.at).await.unwrap();
+        let target = if method == "DELETE" { path(b"absent") } else { path(one) };
+        let call = Call::new(method, &target).body(smuggled.as_bytes());
+        let first = connection.call(&call).await;
+        assert_eq!(
+            (first.status, first.body.is_empty()),
+            (if method == "DELETE" { 404 } else { 200 }, method == "HEAD")
+        );
+        let next = connection.call(&Call::get("/v2/")).await;
+        assert!(next.status == 0 || next.text() == "{}", "{method}: {} {}", next.status, next.text());
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use larder::oci::Digest;
+use larder::oci::{Algorithm, Digest};
 
 use super::{REPO, Registry};
 use crate::support::client::{Call, Connection};
@@ -24,6 +24,51 @@ async fn chunks_in_order_make_the_blob() {
     assert_eq!(repo.send(last).await.status, 201);
     assert_eq!(repo.get(&format!("blobs/{digest}")).await.body, bytes);
     assert_eq!(refusal(&repo.send(Call::get(&location)).await), (404, "BLOB_UPLOAD_UNKNOWN".into()), "it is over");
+}
+
+/// Whatever the digest's algorithm, and whether or not it was said at the beginning; down to nothing at all.
+#[tokio::test]
+async fn chunks_make_a_blob_of_any_algorithm_and_size() {
+    let registry = Registry::open().await;
+    let repo = registry.repo(REPO);
+    for (n, bytes) in [b"0123456789".as_slice(), b"x", b""].into_iter().enumerate() {
+        for algorithm in Algorithm::ALL {
+            for query in ["", "?digest-algorithm=sha256", "?digest-algorithm=sha512"] {
+                let content = [bytes, query.as_bytes(), &[n as u8]].concat();
+                let content = if bytes.is_empty() { bytes } else { &content };
+                let begun = repo.ask("POST", &format!("blobs/uploads/{query}")).await;
+                let mut location = begun.header("location").unwrap().to_owned();
+                for (first, chunk) in content.chunks(5).enumerate().map(|(n, chunk)| (n * 5, chunk)) {
+                    let patched = repo.patch(&location, Some((first, first + chunk.len() - 1)), chunk).await;
+                    assert_eq!(patched.status, 202, "{}", patched.text());
+                    location = patched.header("location").unwrap().to_owned();
+                }
+                if bytes.is_empty() {
+                    assert_eq!(repo.patch(&location, None, b"").await.header("range"), Some("0-0"));
+                }
+                let digest = Digest::of(algorithm, content);
+                let created = repo.complete(&location, digest, b"").await;
+                assert_eq!(created.status, 201, "{algorithm:?} {query}: {}", created.text());
+                assert_eq!(repo.get(&format!("blobs/{digest}")).await.body, content);
+            }
+        }
+    }
+    assert_eq!(files(&registry.larder.data().join("uploads")).len(), 0);
+}
+
+#[tokio::test]
+async fn a_chunk_may_be_one_byte_and_they_may_be_many() {
+    let registry = Registry::open().await;
+    let repo = registry.repo(REPO);
+    let bytes: Vec<u8> = (0..300u32).map(|n| n as u8).collect();
+    let location = repo.begin().await;
+    let mut connection = Connection::open(repo.at).await.unwrap();
+    for (n, byte) in bytes.iter().enumerate() {
+        let patch = Call::new("PATCH", &location).header("Content-Range", &format!("{n}-{n}")).body(&[*byte]);
+        assert_eq!(connection.call(&patch).await.status, 202);
+    }
+    assert_eq!(repo.complete(&location, Digest::sha256(&bytes), b"").await.status, 201);
+    assert_eq!(repo.get(&format!("blobs/{}", Digest::sha256(&bytes))).await.body, bytes);
 }
 
 #[tokio::test]

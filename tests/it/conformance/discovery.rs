@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use larder::oci::{Digest, MediaType};
 use serde_json::json;
 
 use super::{REPO, Registry};
@@ -60,6 +61,23 @@ async fn tags_are_listed_in_byte_order_and_in_pages() {
 }
 
 #[tokio::test]
+async fn a_list_without_an_end_comes_in_pages_that_nobody_asked_for() {
+    const PAGE: usize = 1000;
+    let registry = Registry::open().await;
+    let repo = registry.repo(REPO);
+    let bytes = index(&[]).to_string().into_bytes();
+    let tags: Vec<String> = (0..1100).map(|n| format!("t{n:04}")).collect();
+    for some in tags.chunks(100) {
+        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
+        let reference = format!("{}?{}", Digest::sha256(&bytes), query.join("&"));
+        assert_eq!(repo.put(reference, MediaType::OciIndex.as_str(), &bytes).await.status, 201);
+    }
+    for n in ["", "?n=100000", "?n=18446744073709551615"] {
+        assert_eq!(pages(&repo, &repo.path(&format!("tags/list{n}")), "tags", PAGE).await, tags, "{n}");
+    }
+}
+
+#[tokio::test]
 async fn the_catalogue_lists_what_is_hosted_and_in_pages() {
     let registry = Registry::open().await;
     let names = ["a", "a/b", "a-b/c", "team/app", "team/app/deep/er", "z"];
@@ -77,6 +95,9 @@ async fn the_catalogue_lists_what_is_hosted_and_in_pages() {
     assert_eq!(entries(&repo.send(Call::get("/v2/_catalog?n=0")).await, "repositories").len(), 0);
     let rest = repo.send(Call::get("/v2/_catalog?last=a-b%2Fzz")).await;
     assert_eq!(entries(&rest, "repositories"), expected[2..]);
+    let both = repo.send(Call::get("/v2/_catalog?last=a%2Fb&n=2")).await;
+    assert_eq!(entries(&both, "repositories"), expected[3..5]);
+    assert_eq!(both.header("link"), Some("</v2/_catalog?n=2&last=team%2Fapp%2Fdeep%2Fer>; rel=\"next\""));
     let huge = repo.send(Call::get("/v2/_catalog?n=9223372036854775807")).await;
     assert_eq!(entries(&huge, "repositories"), expected, "a number of the client's allocates nothing");
     // What nothing is in any more is not listed.

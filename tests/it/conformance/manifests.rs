@@ -149,6 +149,12 @@ async fn four_mebibytes_are_taken_and_no_more() {
     let more = repo.put("larger", MediaType::OciManifest.as_str(), &of_length((4 << 20) + 1)).await;
     assert_eq!(refusal(&more), (413, "SIZE_INVALID".into()));
     assert_eq!(repo.get("manifests/larger").await.status, 404);
+    // Nor if nobody says how long it will be.
+    let mut chunked = format!("{:x}\r\n", (4 << 20) + 1).into_bytes();
+    chunked.extend_from_slice(&of_length((4 << 20) + 1));
+    chunked.extend_from_slice(b"\r\n0\r\n\r\n");
+    let put = Call::new("PUT", &repo.path("manifests/larger")).header("Transfer-Encoding", "chunked").body(&chunked);
+    assert_eq!(refusal(&repo.send(put).await), (413, "SIZE_INVALID".into()));
 }
 
 #[tokio::test]
@@ -203,6 +209,12 @@ async fn a_manifest_pushed_by_digest_gets_tags_by_parameter() {
             let got = repo.get(&format!("manifests/{tag}")).await;
             assert_eq!(got.header("docker-content-digest"), Some(digest.to_string().as_str()));
         }
+    }
+    // One that is pushed by a tag gets the others, too.
+    let put = repo.put("first?tag=second&tag=third", MediaType::OciIndex.as_str(), &bytes).await;
+    assert_eq!((put.status, put.header("oci-tag")), (201, Some("second, third")));
+    for tag in ["first", "second", "third"] {
+        assert_eq!(repo.get(&format!("manifests/{tag}")).await.body, bytes, "{tag}");
     }
     let digest = Digest::sha256(&bytes);
     let bad = repo.put(format!("{digest}?tag=good&tag=../bad"), MediaType::OciIndex.as_str(), &bytes).await;

@@ -1,5 +1,20 @@
 //! The OCI distribution specification (1.1.1, and main where it is stricter), one test for each thing that it says, over
 //! HTTP against the real server.
+//!
+//! | what it speaks of | where |
+//! | --- | --- |
+//! | names, tags, digests: their grammar | `oci` (properties), `discovery`, `manifests`, `odd` |
+//! | determining support, error codes, methods | `discovery`, `manifests`, `access` |
+//! | pulling manifests: by tag, by digest, HEAD, bytes as pushed | `manifests`, `odd` |
+//! | pulling blobs: HEAD, one range, several, If-None-Match | `blobs` |
+//! | pushing blobs: POST and PUT, one POST, streamed, mounted, every algorithm, wrong digests | `blobs` |
+//! | pushing in chunks: order, status, resuming, cancelling, any algorithm and size | `chunks` |
+//! | pushing manifests: types, references, size, `?tag=`, `OCI-Tag`, `OCI-Subject`, missing subjects | `manifests`, `referrers` |
+//! | what the official suite pushes: no bytes, `{}`, no layers, nested, sha512, inline data, unknown fields | `odd` |
+//! | tags and catalogue: order, `n`, `n=0`, `last`, `Link`, pages of our own | `discovery` |
+//! | referrers: filter, fallback tags, pages, deletion | `referrers` |
+//! | deletion: tags, manifests, blobs, at once | `deletion` |
+//! | proxying: `ns`, `OCI-Namespace`, what is ours on the mirror's address | `mirrored`, and `pull`, `several_upstreams` beside |
 
 mod access;
 mod blobs;

@@ -17,7 +17,8 @@ use tokio::time::timeout;
 use super::corpus::corpus;
 
 const AT_ONCE: usize = 32;
-const PATIENCE: Duration = Duration::from_secs(15);
+/// Longer than a server waits for a body that was announced, and that it reads.
+const PATIENCE: Duration = Duration::from_secs(45);
 const FOLLOWER: &[u8] = b"GET /v2/ HTTP/1.1\r\nHost: larder\r\nConnection: close\r\n\r\n";
 
 /// What a test may put where no answer may come from.

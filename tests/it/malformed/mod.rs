@@ -32,6 +32,30 @@ fn count_panics() {
     }));
 }
 
+/// The registry has more methods, and writes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_registry_answers_every_malformed_request_once_and_touches_nothing_outside_its_directory() {
+    count_panics();
+    let hub = Hub::plain().await;
+    let open = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"**\"\npush = [\"*\"]\ndelete = [\"*\"]";
+    let larder = Larder::hosting(&hub, open).await;
+    let home = larder.data().parent().unwrap().to_owned();
+    fs::write(home.join("canary"), CANARY).unwrap();
+    // What is inside comes and goes.
+    let outside = || {
+        let entries = fs::read_dir(&home).unwrap().map(|entry| entry.unwrap().path());
+        let mut entries: Vec<_> = entries.filter(|path| *path != larder.data()).collect();
+        entries.sort();
+        entries.into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect::<Vec<_>>()
+    };
+    let before = outside();
+    assert_all_answered(larder.registry()).await;
+    assert_eq!(before, outside(), "something outside the data directory changed");
+    assert_eq!(hub.connections(), 0, "no upstream is asked about what is ours");
+    assert_eq!(larder.get("/v2/").await.status, 200);
+    assert_eq!(PANICS.load(Ordering::SeqCst), 0);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_mirror_answers_every_malformed_request_once_and_touches_nothing_outside_its_directory() {
     count_panics();

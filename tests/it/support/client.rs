@@ -54,7 +54,7 @@ impl Answer {
 }
 
 /// A request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     method: String,
     path: String,
@@ -88,6 +88,16 @@ impl Call {
     pub fn body(mut self, body: &[u8]) -> Call {
         self.body = body.into();
         self
+    }
+
+    /// The same for something below a path.
+    pub fn below(&self, path: &str) -> Call {
+        Call { path: format!("{path}{}", self.path), ..self.clone() }
+    }
+
+    /// Whether its path begins like this.
+    pub fn names(&self, path: &str) -> bool {
+        self.path.starts_with(path)
     }
 
     /// Sends it on a connection of its own, over plain HTTP.
@@ -231,6 +241,11 @@ impl Connection {
             self.io.flush().await
         })
         .await;
+    }
+
+    /// Says nothing more, and reads until the other side has closed.
+    pub async fn until_closed(mut self) {
+        while self.fill().await.is_ok_and(|n| n > 0) {}
     }
 
     async fn fill(&mut self) -> io::Result<usize> {

@@ -1,9 +1,11 @@
 //! The real server, in this process: its own data directory, free ports, and a clock that the test moves by hand.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder::app::Server;
 use larder::clock::Clock;
@@ -18,6 +20,7 @@ pub struct Larder {
     /// Its time.
     pub clock: Clock,
     home: TempDir,
+    data: PathBuf,
     config: String,
     server: Option<Server>,
 }
@@ -36,9 +39,15 @@ impl Larder {
     /// A mirror of several hubs: what clients call each, and more lines for its `[[upstream]]`. The first is the default.
     pub async fn mirroring_all(hubs: &[(&str, &Hub, &str)], cache: &str) -> Larder {
         let home = tempfile::tempdir().unwrap();
+        let data = home.path().join("data");
+        Larder::keeping(home, data, hubs, cache).await
+    }
+
+    /// The same, with its data where a test wants it.
+    pub async fn keeping(home: TempDir, data: PathBuf, hubs: &[(&str, &Hub, &str)], cache: &str) -> Larder {
         let mut config = format!(
             "data_dir = {:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[cache]\n{cache}\n",
-            home.path().join("data"),
+            data,
         );
         for (n, (name, hub, lines)) in hubs.iter().enumerate() {
             let url = hub.registry_url();
@@ -47,7 +56,7 @@ impl Larder {
                 writeln!(config, "ca = {:?}", hub.ca_file()).unwrap();
             }
         }
-        let mut larder = Larder { clock: Clock::system(), home, config, server: None };
+        let mut larder = Larder { clock: Clock::system(), home, data, config, server: None };
         larder.start().await;
         larder
     }
@@ -118,7 +127,7 @@ impl Larder {
 
     /// The data directory.
     pub fn data(&self) -> PathBuf {
-        self.home.path().join("data")
+        self.data.clone()
     }
 
     /// `GET` at the mirror.
@@ -183,4 +192,31 @@ pub fn assert_sound(data: &Path) {
             assert!(digest.matches(&content), "{path:?} has other content than its name says");
         }
     }
+}
+
+/// Bytes on disk that blobs take, those on their way in included: at one moment, although looking takes longer than that.
+pub fn used(data: &Path) -> u64 {
+    // What was here before that moment and is here after it was here at it. A name may change meanwhile, and a number may be
+    // given anew.
+    let (before, after) = (occupied(data), occupied(data));
+    before.into_iter().filter(|(file, _)| after.contains_key(file)).map(|(_, bytes)| bytes).sum()
+}
+
+fn occupied(data: &Path) -> HashMap<(u64, Option<SystemTime>), u64> {
+    let mut found = HashMap::new();
+    let mut ahead = vec![data.join("blobs"), data.join("ingest")];
+    while let Some(directory) = ahead.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(metadata) if metadata.is_dir() => ahead.push(entry.path()),
+                // The link or tag that is just being written is no blob.
+                Ok(_) if entry.file_name().to_string_lossy().starts_with(".tmp") => {}
+                Ok(metadata) => {
+                    found.insert((metadata.ino(), metadata.created().ok()), metadata.blocks() * 512);
+                }
+                Err(_) => {}
+            }
+        }
+    }
+    found
 }

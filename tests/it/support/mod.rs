@@ -10,3 +10,8 @@ pub mod hub;
 pub mod image;
 pub mod larder;
 pub mod pushing;
+
+/// Whether the long tests are to have their full size: `LARDER_SOAK=1`, as `just soak` says it.
+pub fn is_soak() -> bool {
+    std::env::var_os("LARDER_SOAK").is_some_and(|value| value == "1")
+}

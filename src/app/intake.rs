@@ -1,0 +1,126 @@
+//! Content that comes into the cache by another road than its upstream, while no server runs: from an archive, or from
+//! another proxy's directory. Every byte is checked against its digest. Who imports vouches for what a tag means; whether a
+//! repository is for everyone is still decided when somebody asks for it.
+
+use std::io;
+
+use bytes::Bytes;
+use thiserror::Error;
+
+use super::routes;
+use super::stopped::open_stopped;
+use crate::app;
+use crate::config::Config;
+use crate::oci::{Digest, ImageName, Manifest, ManifestError, Repository, Tag};
+use crate::routing::{RouteError, Routes};
+use crate::storage::{Link, OpenError, StorageError, Store};
+
+/// Why something is not taken in.
+#[derive(Debug, Error)]
+pub enum IntakeError {
+    /// The data directory.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] app::Error),
+    /// It belongs to no registry that is mirrored.
+    #[error(transparent)]
+    Route(#[from] RouteError),
+    /// It cannot be read where it is.
+    #[error("it cannot be read: {0}")]
+    Read(#[from] io::Error),
+    /// It is not what its digest says, or the disk fails.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// It is no manifest.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+}
+
+/// The cache of a server that does not run.
+pub struct Intake {
+    store: Store,
+    routes: Routes,
+}
+
+impl Intake {
+    /// Opens it. Blocks, as everything here does.
+    ///
+    /// # Errors
+    /// A server runs there, or it cannot be used.
+    pub fn open(config: &Config) -> Result<Intake, IntakeError> {
+        let routes = routes(config)?;
+        Ok(Intake { store: open_stopped(config)?, routes })
+    }
+
+    /// Where an image is mirrored.
+    ///
+    /// # Errors
+    /// Nowhere.
+    pub fn repository(&self, image: &ImageName) -> Result<Repository, IntakeError> {
+        let ns = image.registry.as_ref().map(|registry| registry.as_str());
+        Ok(self.routes.route(&image.name, ns)?.repository)
+    }
+
+    /// Takes a blob of so many bytes, of which `read` gives those from a place on. Says whether it was not here yet.
+    ///
+    /// # Errors
+    /// It cannot be read, or hashes to something else: nothing of it is kept then.
+    pub fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        size: u64,
+        mut read: impl FnMut(u64) -> io::Result<Bytes>,
+    ) -> Result<bool, IntakeError> {
+        let is_new = self.store.blob(digest)?.is_none();
+        if is_new {
+            let mut ingest = self.store.ingest(digest)?;
+            if ingest.left() > 0 {
+                // From the beginning: what a download left here is no matter.
+                ingest.discard();
+                ingest = self.store.ingest(digest)?;
+            }
+            let mut at = 0;
+            while at < size {
+                let piece = read(at)?;
+                if piece.is_empty() {
+                    ingest.discard();
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+                }
+                ingest.append(&piece)?;
+                at += piece.len() as u64;
+            }
+            self.store.commit(digest, ingest)?;
+        }
+        self.store.add_link(repository, digest, Link::Blob { size })?;
+        Ok(is_new)
+    }
+
+    /// Takes a manifest.
+    ///
+    /// # Errors
+    /// It is none, or not that of its digest.
+    pub fn manifest(&self, repository: &Repository, digest: &Digest, bytes: &[u8]) -> Result<(), IntakeError> {
+        let media_type = Manifest::parse(bytes)?.media_type;
+        if self.store.blob(digest)?.is_none() {
+            self.store.put(digest, bytes)?;
+        }
+        let link = Link::Manifest { media_type, size: bytes.len() as u64 };
+        Ok(self.store.add_link(repository, digest, link)?)
+    }
+
+    /// The tag means this manifest from now on, until upstream says otherwise.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<(), IntakeError> {
+        Ok(self.store.set_tag(repository, tag, digest, false)?)
+    }
+
+    /// Closes it, so that the next start finds everything in order.
+    pub fn close(self) {
+        self.store.close();
+    }
+}

@@ -1,0 +1,84 @@
+//! Killed at any moment while it is pulled from, pushed to, short of room and scrubbing: afterwards it
+//! starts by itself, has all that it acknowledged, serves nothing wrong, and is within its limit.
+//!
+//! `LARDER_KILLS` is how often, 12 unless said otherwise; `just soak` takes 200.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use tokio::task::JoinSet;
+
+use crate::power_cut::{Given, pull, push};
+use crate::support::binary::Binary;
+use crate::support::client::{Call, Connection};
+use crate::support::hub::Hub;
+use crate::support::image::Image;
+use crate::support::larder::{assert_sound, used};
+
+const LIMIT: u64 = 4 << 20;
+
+async fn scrub(admin: std::net::SocketAddr) -> Given {
+    if let Ok(mut connection) = Connection::open(admin).await {
+        let _begun = connection.call(&Call::new("POST", "/api/scrub")).await;
+    }
+    Given::default()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_under_any_load_it_loses_nothing_that_was_acknowledged_and_keeps_its_limit() {
+    let kills = std::env::var("LARDER_KILLS").map_or(12, |kills| kills.parse::<u64>().unwrap());
+    let (hub, home) = (Hub::plain().await, tempfile::tempdir().unwrap());
+    let data = home.path().join("data");
+    let config = format!(
+        "data_dir = {data:?}\n[mirror]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n\
+         [cache]\nmax_size = \"{LIMIT}B\"\nmin_free = \"0\"\n\
+         [registry]\nlisten = \"127.0.0.1:0\"\nanonymous = \"push\"\n\
+         [[registry.repository]]\npattern = \"golden/**\"\npush = [\"*\"]\n\
+         [[upstream]]\nname = \"docker.io\"\nurl = \"{}\"\n",
+        hub.registry_url()
+    );
+    let mut random = StdRng::seed_from_u64(9);
+    let mut given = Given::default();
+    let mut acknowledged = 0;
+    for kill in 0..kills {
+        let larder = Binary::start(home.path(), &config, "warn,larder=info");
+        assert_sound(&data);
+        let own = larder.registry.unwrap();
+        for (path, content) in &given.pushed {
+            let answer = Call::get(path).send(own).await;
+            assert_eq!(
+                (answer.status, answer.complete),
+                (200, true),
+                "kill {kill}: {path} was acknowledged, and is lost"
+            );
+            assert!(answer.body == *content, "kill {kill}: {path} is wrong");
+        }
+        let hosted: u64 =
+            given.pushed.iter().map(|(_, content)| (content.len() as u64).div_ceil(4096) * 4096 + 4096).sum();
+        // A push that nobody heard the end of may be here, too: at most two of each round.
+        let unheard = kill * 2 * 500_000;
+        let on_disk = used(&data);
+        assert!(on_disk <= LIMIT + hosted + unheard, "kill {kill}: {on_disk} bytes, {hosted} of them hosted");
+        let mut load = JoinSet::new();
+        for n in 0..4 {
+            let seed = 60_000 + random.random_range(0..30u64);
+            let image = Image::oci(seed, &[400_000, 70_000, 3_000]);
+            hub.push("library/alpha", &format!("v{seed}"), &image);
+            load.spawn(pull(larder.mirror, format!("v{seed}"), image));
+            if n < 2 {
+                let seed = 70_000 + kill * 2 + n;
+                load.spawn(push(own, format!("v{seed}"), Image::oci(seed, &[300_000, 70_000, 900])));
+            }
+        }
+        load.spawn(scrub(larder.admin));
+        tokio::time::sleep(Duration::from_millis(random.random_range(20..400))).await;
+        larder.kill();
+        while let Some(done) = load.join_next().await {
+            let Given { pushed, .. } = done.unwrap();
+            acknowledged += pushed.len();
+            given.pushed.extend(pushed);
+        }
+    }
+    assert!(acknowledged > 5, "too little was acknowledged before the kills");
+}
