@@ -7,9 +7,9 @@ use std::io;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::routes;
+use super::error::Error;
 use super::stopped::open_stopped;
-use crate::app;
+use super::wiring::routes;
 use crate::config::Config;
 use crate::oci::{Digest, ImageName, Manifest, ManifestError, Repository, Tag};
 use crate::routing::{RouteError, Routes};
@@ -23,7 +23,7 @@ pub enum IntakeError {
     Open(#[from] OpenError),
     /// The configuration.
     #[error(transparent)]
-    Config(#[from] app::Error),
+    Config(#[from] Error),
     /// It belongs to no registry that is mirrored.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -50,8 +50,10 @@ impl Intake {
     /// # Errors
     /// A server runs there, or it cannot be used.
     pub fn open(config: &Config) -> Result<Intake, IntakeError> {
-        let routes = routes(config)?;
-        Ok(Intake { store: open_stopped(config)?, routes })
+        let (routes, store) = (routes(config)?, open_stopped(config)?);
+        // Nothing is granted before that.
+        tokio::runtime::Builder::new_current_thread().build()?.block_on(store.counted());
+        Ok(Intake { store, routes })
     }
 
     /// Where an image is mirrored.
@@ -76,11 +78,15 @@ impl Intake {
     ) -> Result<bool, IntakeError> {
         let is_new = self.store.blob(digest)?.is_none();
         if is_new {
-            let mut ingest = self.store.ingest(digest)?;
+            let (mut ingest, mut room) = self.store.ingest(digest)?;
             if ingest.left() > 0 {
                 // From the beginning: what a download left here is no matter.
                 ingest.discard();
-                ingest = self.store.ingest(digest)?;
+                (ingest, room) = self.store.ingest(digest)?;
+            }
+            if let Err(error) = room.cover_exactly(size) {
+                ingest.discard();
+                return Err(error.into());
             }
             let mut at = 0;
             while at < size {
@@ -92,7 +98,7 @@ impl Intake {
                 ingest.append(&piece)?;
                 at += piece.len() as u64;
             }
-            self.store.commit(digest, ingest)?;
+            self.store.commit(digest, ingest, room)?;
         }
         self.store.add_link(repository, digest, Link::Blob { size })?;
         Ok(is_new)
@@ -105,7 +111,7 @@ impl Intake {
     pub fn manifest(&self, repository: &Repository, digest: &Digest, bytes: &[u8]) -> Result<(), IntakeError> {
         let media_type = Manifest::parse(bytes)?.media_type;
         if self.store.blob(digest)?.is_none() {
-            self.store.put(digest, bytes)?;
+            self.store.put(digest, bytes, self.store.reserve(bytes.len() as u64)?)?;
         }
         let link = Link::Manifest { media_type, size: bytes.len() as u64 };
         Ok(self.store.add_link(repository, digest, link)?)
