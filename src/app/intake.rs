@@ -3,17 +3,21 @@
 //! repository is for everyone is still decided when somebody asks for it.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::routes;
 use super::stopped::open_stopped;
+use super::wiring::routes;
 use crate::app;
 use crate::config::Config;
 use crate::oci::{Digest, ImageName, Manifest, ManifestError, Repository, Tag};
 use crate::routing::{RouteError, Routes};
 use crate::storage::{Link, OpenError, StorageError, Store};
+
+/// How often it is asked whether all that is here is counted.
+const COUNTING: Duration = Duration::from_millis(20);
 
 /// Why something is not taken in.
 #[derive(Debug, Error)]
@@ -51,7 +55,12 @@ impl Intake {
     /// A server runs there, or it cannot be used.
     pub fn open(config: &Config) -> Result<Intake, IntakeError> {
         let routes = routes(config)?;
-        Ok(Intake { store: open_stopped(config)?, routes })
+        let store = open_stopped(config)?;
+        // What is here is counted first: until then there is room for nothing.
+        while matches!(store.reserve(0), Err(StorageError::Uncounted)) {
+            std::thread::sleep(COUNTING);
+        }
+        Ok(Intake { store, routes })
     }
 
     /// Where an image is mirrored.
@@ -76,11 +85,17 @@ impl Intake {
     ) -> Result<bool, IntakeError> {
         let is_new = self.store.blob(digest)?.is_none();
         if is_new {
-            let mut ingest = self.store.ingest(digest)?;
+            let (mut ingest, mut room) = self.store.ingest(digest)?;
             if ingest.left() > 0 {
                 // From the beginning: what a download left here is no matter.
                 ingest.discard();
-                ingest = self.store.ingest(digest)?;
+                drop(room);
+                (ingest, room) = self.store.ingest(digest)?;
+            }
+            // Nothing is evicted for what is brought by hand: who imports more than the cache may hold is told so.
+            if let Err(error) = room.cover_exactly(size) {
+                ingest.discard();
+                return Err(error.into());
             }
             let mut at = 0;
             while at < size {
@@ -92,7 +107,7 @@ impl Intake {
                 ingest.append(&piece)?;
                 at += piece.len() as u64;
             }
-            self.store.commit(digest, ingest)?;
+            self.store.commit(digest, ingest, room)?;
         }
         self.store.add_link(repository, digest, Link::Blob { size })?;
         Ok(is_new)
@@ -105,7 +120,7 @@ impl Intake {
     pub fn manifest(&self, repository: &Repository, digest: &Digest, bytes: &[u8]) -> Result<(), IntakeError> {
         let media_type = Manifest::parse(bytes)?.media_type;
         if self.store.blob(digest)?.is_none() {
-            self.store.put(digest, bytes)?;
+            self.store.put(digest, bytes, self.store.reserve(bytes.len() as u64)?)?;
         }
         let link = Link::Manifest { media_type, size: bytes.len() as u64 };
         Ok(self.store.add_link(repository, digest, link)?)
