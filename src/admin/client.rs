@@ -107,6 +107,18 @@ pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
     }
 }
 
+/// Has something begin. True if it does, and false if it is under way already.
+///
+/// # Errors
+/// As [`post`].
+pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Result<bool, AdminError> {
+    match post(server, token, path, Bytes::new(), PATIENCE).await {
+        Ok(_) => Ok(true),
+        Err(AdminError::Denied(_, StatusCode::CONFLICT, _)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The page at `path`, which may take as long as `patience`.
 ///
 /// # Errors

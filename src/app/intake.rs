@@ -3,21 +3,17 @@
 //! repository is for everyone is still decided when somebody asks for it.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
 
+use super::error::Error;
 use super::stopped::open_stopped;
 use super::wiring::routes;
-use crate::app;
 use crate::config::Config;
 use crate::oci::{Digest, ImageName, Manifest, ManifestError, Repository, Tag};
 use crate::routing::{RouteError, Routes};
 use crate::storage::{Link, OpenError, StorageError, Store};
-
-/// How often it is asked whether all that is here is counted.
-const COUNTING: Duration = Duration::from_millis(20);
 
 /// Why something is not taken in.
 #[derive(Debug, Error)]
@@ -27,7 +23,7 @@ pub enum IntakeError {
     Open(#[from] OpenError),
     /// The configuration.
     #[error(transparent)]
-    Config(#[from] app::Error),
+    Config(#[from] Error),
     /// It belongs to no registry that is mirrored.
     #[error(transparent)]
     Route(#[from] RouteError),
@@ -54,12 +50,9 @@ impl Intake {
     /// # Errors
     /// A server runs there, or it cannot be used.
     pub fn open(config: &Config) -> Result<Intake, IntakeError> {
-        let routes = routes(config)?;
-        let store = open_stopped(config)?;
-        // What is here is counted first: until then there is room for nothing.
-        while matches!(store.reserve(0), Err(StorageError::Uncounted)) {
-            std::thread::sleep(COUNTING);
-        }
+        let (routes, store) = (routes(config)?, open_stopped(config)?);
+        // Nothing is granted before that.
+        tokio::runtime::Builder::new_current_thread().build()?.block_on(store.counted());
         Ok(Intake { store, routes })
     }
 
@@ -89,10 +82,8 @@ impl Intake {
             if ingest.left() > 0 {
                 // From the beginning: what a download left here is no matter.
                 ingest.discard();
-                drop(room);
                 (ingest, room) = self.store.ingest(digest)?;
             }
-            // Nothing is evicted for what is brought by hand: who imports more than the cache may hold is told so.
             if let Err(error) = room.cover_exactly(size) {
                 ingest.discard();
                 return Err(error.into());

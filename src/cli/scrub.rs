@@ -13,8 +13,6 @@ use crate::app;
 use crate::cache::ScrubProgress;
 use crate::config::Config;
 
-/// How long a running server may take to begin.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a running server is asked how far it is.
 const LOOK: Duration = Duration::from_millis(300);
 
@@ -54,10 +52,9 @@ impl Scrub {
     async fn scrub(&self, config: &Config, bar: &ProgressBar) -> Result<ScrubProgress, Failure> {
         let (server, token) = (self.server.url()?, self.server.token(&self.token)?);
         let path = if self.repair { "/api/scrub?repair=true" } else { "/api/scrub" };
-        match client::post(&server, token.as_ref(), path, Default::default(), PATIENCE).await {
-            Ok(_) => follow(&server, bar).await,
+        match client::begin(&server, token.as_ref(), path).await {
             // One that is under way is as good, and is waited for.
-            Err(AdminError::Denied(_, status, _)) if status.as_u16() == 409 => follow(&server, bar).await,
+            Ok(_begins) => follow(&server, bar).await,
             // Should one run all the same, its lock on the directory says so.
             Err(AdminError::Unreachable(..)) if self.server.admin.is_none() => {
                 app::scrub(config, self.repair, |progress| show(bar, progress)).await.map_err(Failure::failed)

@@ -60,7 +60,7 @@ fn every_configuration_in_the_documents_is_accepted() {
     for (path, text) in documents() {
         let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
         for block in
-            blocks.filter(|block| ["[mirror]", "[registry]", "[[upstream]]"].iter().any(|ours| block.contains(ours)))
+            blocks.filter(|block| block.lines().any(|line| ["[mirror]", "[registry]", "[[upstream]]"].contains(&line)))
         {
             let home = tempfile::tempdir().unwrap();
             fs::write(home.path().join("larder.toml"), block).unwrap();

@@ -128,7 +128,8 @@ impl Chain {
 fn distrust(error: Error) -> Distrust {
     use CertificateError as E;
     match error {
-        Error::InvalidCertificate(E::UnknownIssuer) => Distrust::UnknownAuthority,
+        // A signature that does not fit is another authority of the same name: one that was made anew.
+        Error::InvalidCertificate(E::UnknownIssuer | E::BadSignature) => Distrust::UnknownAuthority,
         Error::InvalidCertificate(E::Expired | E::ExpiredContext { .. }) => Distrust::Expired,
         Error::InvalidCertificate(E::NotValidYet | E::NotValidYetContext { .. }) => Distrust::NotYetValid,
         Error::InvalidCertificate(E::NotValidForName | E::NotValidForNameContext { .. }) => Distrust::WrongName,

@@ -153,7 +153,7 @@ mod tests {
         let store = r#"{"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]], "RegistryConfig": {"Mirrors": null}}"#;
         let (daemon, _) = understood(&reply(200, store)).unwrap();
         assert!(daemon.containerd_store && daemon.mirrors.is_empty());
-        assert!(understood(&reply(200, "[]")).is_err() && understood(&reply(500, r#"{"message": "x"}"#)).is_err());
+        assert!(understood(&reply(200, "no")).is_err() && understood(&reply(500, r#"{"message": "x"}"#)).is_err());
     }
 
     #[test]
