@@ -92,6 +92,7 @@ impl Admin {
             "/api/scrub" if read => json(&cache.scrubber().progress()),
             "/api/scrub" if post => self.scrub(&request),
             "/api/status" if read => json(&self.status()),
+            "/api/activity" if read => json(&self.inner.served.activity.lately()),
             "/api/budget" if read => json(&Budget::of(cache)),
             "/api/gc" if read => self.garbage(Report::look).await,
             "/api/gc" if post => self.garbage(Report::collect).await,
@@ -105,6 +106,7 @@ impl Admin {
             | "/readyz"
             | "/metrics"
             | "/api/status"
+            | "/api/activity"
             | "/api/budget"
             | "/api/gc"
             | "/api/scrub" => answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n"),
@@ -179,7 +181,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/budget, /api/gc and /api/scrub";
+const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc and /api/scrub";
 
 /// What a request asks for, or what is wrong with that.
 async fn read_json<B, T>(request: Request<B>) -> Result<T, String>
