@@ -1,4 +1,4 @@
-//! The operator's address: `/metrics`, `/livez`, `/readyz`, `/api/…`. Not for clients, and on loopback unless said otherwise.
+//! The operator's address: `/metrics`, `/livez`, `/readyz`, `/api/…`, and the page at `/`. Not for clients, and on loopback unless said otherwise.
 //!
 //! `/livez` says only that the process answers: it touches neither disk nor upstream, so that no outage of theirs gets
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
@@ -8,6 +8,7 @@ mod backup;
 pub mod client;
 mod copy;
 pub mod garbage;
+mod page;
 mod permission;
 mod remote;
 mod served;
@@ -96,10 +97,17 @@ impl Admin {
             "/api/gc" if post => self.garbage(Report::collect).await,
             "/api/copy" if post => self.copy(request, peer).await,
             path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
-            "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
-            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" | "/api/scrub" => {
-                answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
-            }
+            page::PAGE | page::STYLE | page::SCRIPT if read => page::file(request.uri().path()),
+            page::PAGE
+            | page::STYLE
+            | page::SCRIPT
+            | "/livez"
+            | "/readyz"
+            | "/metrics"
+            | "/api/status"
+            | "/api/budget"
+            | "/api/gc"
+            | "/api/scrub" => answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n"),
             "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
@@ -159,7 +167,7 @@ impl Admin {
 
     fn status(&self) -> Status {
         let Inner { registry, served, clock, began, .. } = &*self.inner;
-        Status::of(&served.cache, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
+        Status::of(served, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -171,7 +179,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/metrics, /livez, /readyz, /api/status, /api/budget, /api/gc and /api/scrub";
+const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/budget, /api/gc and /api/scrub";
 
 /// What a request asks for, or what is wrong with that.
 async fn read_json<B, T>(request: Request<B>) -> Result<T, String>

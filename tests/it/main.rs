@@ -41,6 +41,7 @@ mod malformed;
 mod model;
 mod operator;
 mod outage;
+mod page;
 mod permission;
 mod power_cut;
 mod private;
