@@ -233,7 +233,7 @@ mod tests {
         }
         let Lately { images, clients, .. } = activity.lately();
         assert_eq!(images[0], Counted { name: "often".to_owned(), count: 1000, over: 0 });
-        assert_eq!(clients, [Counted { name: "10.0.0.7".to_owned(), count: 1000, over: 0 }]);
+        assert_eq!(clients, [Counted { name: "10.0.0.7".to_owned(), count: 2000, over: 0 }]);
         assert_eq!(images.len(), SHOWN);
         assert!(images[1..].iter().all(|image| image.count - image.over <= 1), "{images:?}");
         assert!(activity.lock().images.names.len() <= MAX_NAMES);
