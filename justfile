@@ -61,7 +61,7 @@ soak:
     LARDER_SOAK=1 cargo test --locked --release --test it -- a_tag_is_a_register_through_kills
     LARDER_WORKING_SET=1024 cargo test --locked --release --test it -- --nocapture working_set
     LARDER_KILLS=200 cargo test --locked --release --test it -- --nocapture killed
-    LARDER_MODEL_CASES=200 cargo test --locked --release --test it -- --nocapture model
+    LARDER_MODEL_CASES=200 cargo test --locked --release --test it -- --nocapture --include-ignored model
 
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:

@@ -1,4 +1,4 @@
-//! The operator's address: `/metrics`, `/livez`, `/readyz`, `/api/…`. Not for clients, and on loopback unless said otherwise.
+//! The operator's address: `/metrics`, `/livez`, `/readyz`, `/api/…`, and the page at `/`. Not for clients, and on loopback unless said otherwise.
 //!
 //! `/livez` says only that the process answers: it touches neither disk nor upstream, so that no outage of theirs gets
 //! the process restarted. `/readyz` says whether clients should be sent here; an outage of an upstream does not change
@@ -9,6 +9,7 @@ pub mod client;
 mod copy;
 pub mod garbage;
 mod images;
+mod page;
 mod permission;
 mod pins;
 pub mod query;
@@ -111,10 +112,17 @@ impl Admin {
                 told(pins::remove(served, pattern).await, WishError::status)
             }
             path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
-            "/" if read => answer(StatusCode::OK, format!("larder: see {PAGES}\n")),
-            "/" | "/livez" | "/readyz" | "/metrics" | "/api/status" | "/api/budget" | "/api/gc" | "/api/scrub" => {
-                answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n")
-            }
+            page::PAGE | page::STYLE | page::SCRIPT if read => page::file(request.uri().path()),
+            page::PAGE
+            | page::STYLE
+            | page::SCRIPT
+            | "/livez"
+            | "/readyz"
+            | "/metrics"
+            | "/api/status"
+            | "/api/budget"
+            | "/api/gc"
+            | "/api/scrub" => answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n"),
             "/api/images" => answer(StatusCode::METHOD_NOT_ALLOWED, "GET what is cached, or DELETE ?image=NAME\n"),
             "/api/pins" => answer(StatusCode::METHOD_NOT_ALLOWED, "GET, POST {\"pattern\": …}, or DELETE ?pattern=…\n"),
             "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
@@ -187,7 +195,7 @@ impl Admin {
 
     fn status(&self) -> Status {
         let Inner { registry, served, clock, began, .. } = &*self.inner;
-        Status::of(&served.cache, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
+        Status::of(served, registry, clock.unix_seconds(), clock.tick().saturating_duration_since(*began))
     }
 
     fn metrics(&self) -> Response<Body> {
@@ -200,7 +208,7 @@ impl Admin {
 }
 
 const PAGES: &str =
-    "/metrics, /livez, /readyz, /api/status, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
+    "/, /metrics, /livez, /readyz, /api/status, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
 
 fn told<E: std::fmt::Display>(
     done: Result<impl serde::Serialize, E>,

@@ -17,6 +17,8 @@ pub struct Served {
     pub routes: Routes,
     /// The private registry, if there is one.
     pub ours: Option<Ours>,
+    /// Where clients find the mirror, as a URL.
+    pub mirror: String,
 }
 
 /// Where an image is.

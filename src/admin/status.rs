@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 use prometheus::Registry;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Metric, MetricFamily};
 use serde::Serialize;
 
-use crate::cache::{Cache, Spent};
+use super::served::Served;
+use crate::cache::{Cache, FillReport, Spent};
 use crate::upstream::{AccountReport, HostReport, PartState, Report};
 
 /// How the server is.
@@ -21,19 +22,30 @@ pub struct Status {
     cache: Figures,
     // Answers so far, by how they came about.
     requests: BTreeMap<String, u64>,
+    // Bytes of bodies sent to clients, by how they came about.
+    response_bytes: BTreeMap<String, u64>,
+    // Bytes of bodies that came over the line, all upstreams together.
+    upstream_bytes: u64,
     fills_in_flight: u64,
+    fills: Vec<FillReport>,
+    // Where clients pull, as a URL for their configuration.
+    mirror: String,
 }
 
 #[derive(Debug, Serialize)]
 struct Figures {
     blobs: u64,
     bytes: u64,
+    // On disk, with what is on its way in: what `max_bytes` bounds.
+    used_bytes: u64,
+    max_bytes: u64,
 }
 
 impl Status {
-    /// Of `cache`, and of what is counted in `registry`.
-    pub fn of(cache: &Cache, registry: &Registry, now: u64, uptime: Duration) -> Status {
-        let totals = cache.store().index().totals();
+    /// Of what is `served`, and of what is counted in `registry`.
+    pub fn of(served: &Served, registry: &Registry, now: u64, uptime: Duration) -> Status {
+        let (cache, store) = (&served.cache, served.cache.store());
+        let totals = store.index().totals();
         let counted = registry.gather();
         let fills =
             samples(&counted, "larder_fills_in_flight").map(|metric| metric.get_gauge().get_value()).sum::<f64>();
@@ -42,9 +54,18 @@ impl Status {
             now,
             uptime_s: uptime.as_secs(),
             upstreams: cache.upstreams(),
-            cache: Figures { blobs: totals.blobs, bytes: totals.bytes },
-            requests: requests(&counted),
+            cache: Figures {
+                blobs: totals.blobs,
+                bytes: totals.bytes,
+                used_bytes: store.usage().total(),
+                max_bytes: store.limits().max_size,
+            },
+            requests: by_outcome(&counted, "larder_requests_total"),
+            response_bytes: by_outcome(&counted, "larder_response_bytes_total"),
+            upstream_bytes: samples(&counted, "larder_upstream_bytes_total").map(count).sum(),
             fills_in_flight: fills as u64,
+            fills: cache.fills(),
+            mirror: served.mirror.clone(),
         }
     }
 }
@@ -95,17 +116,21 @@ pub fn parts(report: &Report) -> Vec<String> {
     lines
 }
 
-fn requests(counted: &[MetricFamily]) -> BTreeMap<String, u64> {
-    let mut requests = BTreeMap::new();
-    for metric in samples(counted, "larder_requests_total") {
+fn by_outcome(counted: &[MetricFamily], name: &str) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for metric in samples(counted, name) {
         let outcome = metric.get_label().iter().find(|label| label.name() == "outcome");
         let outcome = outcome.map_or_else(String::new, |label| label.value().to_owned());
-        *requests.entry(outcome).or_default() += metric.get_counter().get_value() as u64;
+        *sums.entry(outcome).or_default() += count(metric);
     }
-    requests
+    sums
 }
 
-fn samples<'a>(counted: &'a [MetricFamily], name: &str) -> impl Iterator<Item = &'a prometheus::proto::Metric> {
+fn count(metric: &Metric) -> u64 {
+    metric.get_counter().get_value() as u64
+}
+
+fn samples<'a>(counted: &'a [MetricFamily], name: &str) -> impl Iterator<Item = &'a Metric> {
     let family = counted.iter().find(|family| family.name() == name);
     family.into_iter().flat_map(|family| family.get_metric())
 }

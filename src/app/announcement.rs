@@ -27,12 +27,17 @@ pub fn announce(config: &Config, addresses: &Addresses) {
         upstreams = %upstreams.join(", "),
         "serving"
     );
-    let scheme = if config.mirror.tls.is_some() { "https" } else { "http" };
-    let mirror = format!("{scheme}://{}", reachable(addresses.mirror, own_address));
+    let mirror = mirror_url(config, addresses.mirror);
     tracing::info!(
         "clients pull through it with {} in /etc/docker/daemon.json; or: larder setup docker --mirror {mirror} --write",
         daemon_json(&mirror)
     );
+}
+
+/// Where clients find the mirror that listens at `mirror`.
+pub fn mirror_url(config: &Config, mirror: SocketAddr) -> String {
+    let scheme = if config.mirror.tls.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", reachable(mirror, own_address))
 }
 
 fn daemon_json(mirror: &str) -> String {

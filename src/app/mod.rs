@@ -19,7 +19,7 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use self::announcement::{Addresses, announce};
+use self::announcement::{Addresses, announce, mirror_url};
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
@@ -86,7 +86,8 @@ impl Server {
             None => None,
         };
         let figures = http::Metrics::new(&registry);
-        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone() };
+        let clients_url = mirror_url(config, mirror.local_addr());
+        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone(), mirror: clients_url };
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());

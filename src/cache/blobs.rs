@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::blob_stream::{Blob, Heal, Source, ready};
 use super::error::CacheError;
 use super::fill::Fill;
-use super::flight::{Boarding, Flights, Pilot, Progress, Seat};
+use super::flight::{Boarding, FillReport, Flights, Pilot, Progress, Seat};
 use super::manifests::Manifests;
 use super::metrics::{Held, Metrics};
 use super::origin::Origins;
@@ -136,6 +136,11 @@ impl Blobs {
                 self.follow(seat, repository, digest, Outcome::Joined).await
             }
         }
+    }
+
+    /// How far each fill is.
+    pub fn fills(&self) -> Vec<FillReport> {
+        self.flights.report()
     }
 
     /// Whether a blob is on its way in.

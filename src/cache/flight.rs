@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::Serialize;
 use tokio::sync::watch;
 
 use super::error::CacheError;
@@ -72,6 +73,8 @@ impl fmt::Debug for Unkept {
 pub struct Seat {
     progress: watch::Receiver<Progress>,
     flow: Flow,
+    // Only counted: each seat that is taken, and the table's own, hold it.
+    taken: Arc<()>,
 }
 
 impl Seat {
@@ -140,6 +143,33 @@ struct Flight {
     seat: Seat,
 }
 
+impl Flight {
+    fn report(&self, digest: &Digest) -> FillReport {
+        let (bytes, size) = match &*self.seat.progress.borrow() {
+            Progress::Streaming(streaming) => (streaming.visible, streaming.size),
+            _ => (0, None),
+        };
+        let readers = Arc::strong_count(&self.seat.taken).saturating_sub(1);
+        FillReport { digest: *digest, repository: self.repository.to_string(), bytes, size, readers }
+    }
+}
+
+/// A fill, for people. Holds a repository's name, so it is shown on the admin address alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct FillReport {
+    /// What is being fetched.
+    pub digest: Digest,
+    /// For which repository it was asked first.
+    pub repository: String,
+    /// Bytes that can be read already.
+    pub bytes: u64,
+    /// Bytes in all, if upstream told.
+    pub size: Option<u64>,
+    /// Who waits for it or reads it now; the server itself, where it fetches ahead of a client. None: it goes on for
+    /// those who come later.
+    pub readers: usize,
+}
+
 type Table = Arc<Mutex<HashMap<Digest, Flight>>>;
 
 /// The flights of this process; as many as there are fills.
@@ -171,6 +201,15 @@ impl Flights {
         self.table.lock().unwrap_or_else(PoisonError::into_inner).contains_key(digest)
     }
 
+    /// How far each of them is, as it is at this moment, in the order of their digests.
+    pub fn report(&self) -> Vec<FillReport> {
+        let flights = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reports: Vec<FillReport> = flights.iter().map(|(digest, flight)| flight.report(digest)).collect();
+        drop(flights);
+        reports.sort_unstable_by_key(|report| report.digest);
+        reports
+    }
+
     /// Joins the flight of `digest`, or begins it with a share of the line that `flow` makes. A client's priority is
     /// the flight's from then on.
     ///
@@ -196,7 +235,7 @@ impl Flights {
             return Err(CacheError::Busy);
         }
         let (progress, receiver) = watch::channel(Progress::Waiting);
-        let seat = Seat { progress: receiver, flow: flow(priority) };
+        let seat = Seat { progress: receiver, flow: flow(priority), taken: Arc::default() };
         flights.insert(*digest, Flight { repository: repository.clone(), seat: seat.clone() });
         Ok(Boarding::Lead(Pilot { digest: *digest, progress, table: self.table.clone() }, seat))
     }

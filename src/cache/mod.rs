@@ -43,6 +43,7 @@ use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
+pub use flight::FillReport;
 pub use inventory::{CachedImage, Dropped, Inventory, InventoryError, Which};
 pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
@@ -195,6 +196,11 @@ impl Cache {
         let mut reports: Vec<Report> = self.origins.all().map(|(_, origin)| origin.upstream.report()).collect();
         reports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         reports
+    }
+
+    /// The blobs that are being fetched now.
+    pub fn fills(&self) -> Vec<FillReport> {
+        self.blobs.fills()
     }
 
     /// What the rate limits were spent on lately, the latest first.

@@ -17,6 +17,7 @@ tls = { cert = "/tls/cert.pem", key = "/tls/key.pem", client_ca = "/tls/clients.
 [registry]
 listen = "0.0.0.0:5001"
 tls = { cert = "/tls/cert.pem", key = "/tls/key.pem", client_ca = "/tls/clients.pem" }
+public_url = "https://registry.example.org"
 htpasswd = "/etc/larder/htpasswd"
 anonymous = "none"
 

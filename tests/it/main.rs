@@ -42,6 +42,7 @@ mod malformed;
 mod model;
 mod operator;
 mod outage;
+mod page;
 mod permission;
 mod pins;
 mod power_cut;

@@ -5,6 +5,7 @@
 //! Docker Hub ends at a closed port: what arrives, came through the mirror.
 
 mod authority;
+mod browser;
 mod buildah;
 mod containerd;
 mod docker;

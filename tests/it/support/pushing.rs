@@ -121,7 +121,8 @@ impl Remote {
 
     /// That an image can be pulled under a reference, byte for byte, with all that is below it.
     pub async fn assert_pulls(&self, reference: impl ToString, image: &Image) {
-        let answer = self.get(&format!("manifests/{}", reference.to_string())).await;
+        let call = Call::get(&self.path(&format!("manifests/{}", reference.to_string())));
+        let answer = self.send(call.header("Accept", image.media_type.as_str())).await;
         assert_eq!((answer.status, &answer.body[..]), (200, &image.manifest[..]), "{}", answer.text());
         assert_eq!(answer.header("content-type"), Some(image.media_type.as_str()));
         for child in &image.children {
