@@ -209,8 +209,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str =
-    "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
+const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
 
 fn told<E: std::fmt::Display>(
     done: Result<impl serde::Serialize, E>,
