@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use thiserror::Error;
@@ -176,6 +176,21 @@ pub async fn work(server: &AdminUrl, token: Option<&Secret>, path: &str, body: B
         (None, Some(error)) => Err(AdminError::Failed(error.to_owned())),
         (None, None) => Err(unreachable(server, "the connection broke")),
     }
+}
+
+/// Has the server take something away. Waits no longer than `patience`.
+///
+/// # Errors
+/// As [`post`].
+pub async fn delete(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    path: &str,
+    patience: Duration,
+) -> Result<Bytes, AdminError> {
+    let mut request = order(server, token, path, Bytes::new())?;
+    *request.method_mut() = Method::DELETE;
+    accepted(server, send(server, request, patience).await?)
 }
 
 fn order(

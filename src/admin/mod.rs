@@ -8,8 +8,11 @@ mod backup;
 pub mod client;
 mod copy;
 pub mod garbage;
+mod images;
 mod page;
 mod permission;
+mod pins;
+pub mod query;
 mod remote;
 mod served;
 mod status;
@@ -27,13 +30,16 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use prometheus::{Encoder, Registry, TextEncoder};
 
+pub use self::images::MAX_PAGE as MOST_IMAGES;
 pub use self::permission::Permission;
 pub use self::remote::Remote;
 pub use self::served::Served;
 
 use self::copy::{Copy, CopyError, Order};
 use self::garbage::Report;
+use self::images::ImagesError;
 use self::permission::Refusal;
+use self::pins::{Wish, WishError};
 use self::status::{Budget, Status};
 use self::told::{Body, json, text as answer};
 use crate::backup::Local;
@@ -83,8 +89,9 @@ impl Admin {
             return refused(refusal);
         }
         let read = request.method() == Method::GET || request.method() == Method::HEAD;
-        let post = request.method() == Method::POST;
-        let cache = &self.inner.served.cache;
+        let (post, delete) = (request.method() == Method::POST, request.method() == Method::DELETE);
+        let served = &self.inner.served;
+        let cache = &served.cache;
         match request.uri().path() {
             "/livez" if read => answer(StatusCode::OK, "alive\n"),
             "/readyz" if read => self.ready(),
@@ -97,6 +104,14 @@ impl Admin {
             "/api/gc" if read => self.garbage(Report::look).await,
             "/api/gc" if post => self.garbage(Report::collect).await,
             "/api/copy" if post => self.copy(request, peer).await,
+            "/api/images" if read => told(images::list(served, request.uri().query()).await, ImagesError::status),
+            "/api/images" if delete => told(images::remove(served, request.uri().query()).await, ImagesError::status),
+            "/api/pins" if read => json(&pins::list(cache.inventory().pins())),
+            "/api/pins" if post => self.pin(request).await,
+            "/api/pins" if delete => {
+                let pattern = query::value(request.uri().query(), "pattern");
+                told(pins::remove(served, pattern).await, WishError::status)
+            }
             path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
             page::PAGE | page::STYLE | page::SCRIPT if read => page::file(request.uri().path()),
             page::PAGE
@@ -110,6 +125,8 @@ impl Admin {
             | "/api/budget"
             | "/api/gc"
             | "/api/scrub" => answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n"),
+            "/api/images" => answer(StatusCode::METHOD_NOT_ALLOWED, "GET what is cached, or DELETE ?image=NAME\n"),
+            "/api/pins" => answer(StatusCode::METHOD_NOT_ALLOWED, "GET, POST {\"pattern\": …}, or DELETE ?pattern=…\n"),
             "/api/copy" => answer(StatusCode::METHOD_NOT_ALLOWED, "POST what is to be copied\n"),
             _ => answer(StatusCode::NOT_FOUND, format!("no such page: see {PAGES}\n")),
         }
@@ -137,6 +154,17 @@ impl Admin {
         let inner = self.inner.clone();
         let work = |progress| async move { Copy::prepare(&inner.served, &order, client)?.run(&progress).await };
         told::steps("copy", work, CopyError::status).await
+    }
+
+    async fn pin<B>(&self, request: Request<B>) -> Response<Body>
+    where
+        B: hyper::body::Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        match read_json::<B, Wish>(request).await {
+            Ok(wish) => told(pins::add(&self.inner.served, &wish.pattern).await, WishError::status),
+            Err(refusal) => answer(StatusCode::BAD_REQUEST, refusal),
+        }
     }
 
     async fn backup<B>(&self, request: &Request<B>) -> Response<Body> {
@@ -181,7 +209,17 @@ impl Admin {
     }
 }
 
-const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc and /api/scrub";
+const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
+
+fn told<E: std::fmt::Display>(
+    done: Result<impl serde::Serialize, E>,
+    status: impl Fn(&E) -> StatusCode,
+) -> Response<Body> {
+    match done {
+        Ok(value) => json(&value),
+        Err(error) => answer(status(&error), format!("{error}\n")),
+    }
+}
 
 /// What a request asks for, or what is wrong with that.
 async fn read_json<B, T>(request: Request<B>) -> Result<T, String>

@@ -78,7 +78,7 @@ impl Server {
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let (settings, pins) = (cache_settings(config), pins(config)?);
+        let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
         let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
         let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
@@ -202,7 +202,7 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     let (registry, clock) = (Registry::new(), Clock::system());
     let origins = origins(config, upstreams(config, &clock, &registry)?)?;
     let store = open_store(config, &clock, &registry).await?;
-    let (settings, pins) = (cache_settings(config), pins(config)?);
+    let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
     let cache = Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry);
     let scrubber = cache.scrubber();
     let mut round = std::pin::pin!(scrubber.once(repair));

@@ -92,8 +92,9 @@ fn rule(rule: &config::RepositoryRule) -> Result<access::Rule, Error> {
 }
 
 /// What is never evicted.
-pub fn pins(config: &Config) -> Result<Pins, Error> {
-    Pattern::any_of(&config.cache.pin).map(Pins::new).map_err(Error::Pins)
+pub async fn pins(config: &Config, store: &Store) -> Result<Pins, Error> {
+    let (store, configured) = (store.clone(), config.cache.pin.iter().map(ToString::to_string).collect());
+    task::blocking(move || Pins::open(store, configured)).await.map_err(Error::Pins)
 }
 
 /// How the cache behaves.

@@ -14,6 +14,7 @@ mod eviction;
 mod fill;
 mod flight;
 mod gate;
+mod inventory;
 mod ledger;
 mod manifests;
 mod metrics;
@@ -21,6 +22,7 @@ mod origin;
 mod outcome;
 mod part;
 mod passage;
+mod pins;
 mod prefetch;
 mod recovery;
 mod referrers;
@@ -41,12 +43,13 @@ use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
-pub use eviction::Pins;
 pub use flight::FillReport;
+pub use inventory::{CachedImage, Dropped, Inventory, InventoryError, Which};
 pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
 pub use origin::{OnDeleted, Origin};
 pub use outcome::Outcome;
+pub use pins::{PinError, Pins};
 pub use referrers::{Index as ReferrersIndex, ReferrersList};
 pub use scrubber::{Pace, ScrubProgress, Scrubber};
 pub use settings::{Lifetimes, Settings};
@@ -116,7 +119,7 @@ pub struct Cache {
     metrics: Metrics,
     ledger: Ledger,
     // What makes room does so for as long as this is here.
-    _keeper: Arc<Keeper>,
+    inventory: Inventory,
 }
 
 impl Cache {
@@ -149,6 +152,7 @@ impl Cache {
             pins,
             metrics: counts(),
             clock: clock.clone(),
+            turn: Arc::default(),
         });
         eviction::begin(&keeper, requests);
         let scrubber = Scrubber::new(&store, manifests.clone(), blobs.clone(), clock.clone(), counts(), scrub);
@@ -168,13 +172,18 @@ impl Cache {
             completion,
             metrics,
             ledger,
-            _keeper: keeper,
+            inventory: Inventory::new(keeper),
         }
     }
 
     /// What looks after what is at rest.
     pub fn scrubber(&self) -> &Scrubber {
         &self.scrubber
+    }
+
+    /// What is cached, as images.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
     }
 
     /// The store below, for listings and figures.

@@ -22,7 +22,7 @@ use super::stale::{Reason, Stale};
 use super::tag_memory::{Key, Known, TagMemory};
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
-use crate::storage::{AbsentRecord, StorageError, Store};
+use crate::storage::{AbsentRecord, StorageError, Store, TagRecord};
 use crate::task;
 
 /// What a tag is taken to mean, and why.
@@ -109,6 +109,15 @@ impl Tags {
     /// What was remembered of a tag is forgotten: it was taken away.
     pub fn forget(&self, repository: &Repository, tag: &Tag) {
         self.inner.memory.forget(&(repository.clone(), tag.clone()));
+    }
+
+    /// Whether a tag would be served now although upstream does not confirm it. Asks nobody; may read the tag's file.
+    pub fn is_stale(&self, repository: &Repository, tag: &Tag) -> bool {
+        let (inner, key) = (&self.inner, (repository.clone(), tag.clone()));
+        let known = inner.memory.get(&key).or_else(|| inner.read(&key).ok().flatten());
+        let Some((known, origin)) = known.zip(inner.origins.origin(repository).ok()) else { return false };
+        let is_held = || inner.backlog.is_queued(&key) || inner.memory.held_by(&known).is_some();
+        !inner.memory.is_fresh(&known) && (!origin.has_time_for_us() || known.absence.is_some() || is_held())
     }
 
     /// Whether a tag may be asked about although no client waits for it.
@@ -285,16 +294,21 @@ impl Inner {
         if let Some(known) = self.memory.get(key) {
             return Ok(Some(known));
         }
-        let (store, (repository, tag)) = (self.store.clone(), key.clone());
-        let found = task::blocking(move || {
-            let record = store.tag(&repository, &tag)?;
-            Ok::<_, CacheError>(
-                record.map(|record| (record, store.tag_checked(&repository, &tag).unwrap_or(record.at).max(record.at))),
-            )
-        })
-        .await?;
+        let (store, of) = (self.store.clone(), key.clone());
+        let found = task::blocking(move || read(&store, &of)).await?;
         Ok(found.map(|(record, checked)| self.memory.read(key, record, checked)))
     }
+
+    /// The same without waiting: blocks on the disk.
+    fn read(&self, key: &Key) -> Result<Option<Known>, StorageError> {
+        Ok(read(&self.store, key)?.map(|(record, checked)| self.memory.read(key, record, checked)))
+    }
+}
+
+/// What stands in a tag's file, and when upstream last confirmed that.
+fn read(store: &Store, (repository, tag): &Key) -> Result<Option<(TagRecord, u64)>, StorageError> {
+    let record = store.tag(repository, tag)?;
+    Ok(record.map(|record| (record, store.tag_checked(repository, tag).unwrap_or(record.at).max(record.at))))
 }
 
 /// What is said of a tag whose registry says that it has none.

@@ -18,13 +18,16 @@ mod import;
 mod import_cache;
 mod log_writer;
 mod logging;
+mod ls;
 mod mirror_url;
 mod new_password;
 mod output;
+mod pin;
 mod process_environment;
 mod progress_bar;
 mod replace_file;
 mod restore;
+mod rm;
 mod running_server;
 mod scrub;
 mod serve;
@@ -61,6 +64,10 @@ enum Command {
     Export(export::Export),
     Import(import::Import),
     Gc(gc::Gc),
+    Ls(ls::Ls),
+    Rm(rm::Rm),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
     Status(status::Status),
     User(user::User),
     Cert(cert::Cert),
@@ -81,6 +88,10 @@ pub fn main() -> ExitCode {
         Command::Export(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Gc(command) => command.run(),
+        Command::Ls(command) => command.run(),
+        Command::Rm(command) => command.run(),
+        Command::Pin(command) => command.run(),
+        Command::Unpin(command) => command.run(),
         Command::Status(command) => command.run(),
         Command::User(command) => command.run(),
         Command::Cert(command) => command.run(),

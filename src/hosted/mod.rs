@@ -4,6 +4,7 @@
 //! may do what is decided above; what an answer looks like, too.
 
 mod error;
+mod inventory;
 mod manifests;
 mod memory;
 mod referrers;
@@ -18,6 +19,7 @@ use futures_util::Stream;
 use serde_json::Value;
 
 pub use error::HostedError;
+pub use inventory::HostedImage;
 pub use manifests::{Accepted, NewManifest, StoredManifest};
 pub use session::{ChunkRange, MAX_BLOB};
 pub use uploads::{MAX_UPLOADS, Pusher};
@@ -314,6 +316,15 @@ impl Hosted {
     pub async fn referrers(&self, name: &RepoName, subject: &Digest) -> Result<Vec<(Digest, Value)>, HostedError> {
         let (store, name, subject) = (self.store.clone(), name.clone(), *subject);
         task::blocking(move || Ok(referrers::list(&store, &name, &subject)?.into_iter().collect())).await
+    }
+
+    /// What our tags mean, with what each takes.
+    ///
+    /// # Errors
+    /// The disk fails, or has lost what a tag means.
+    pub async fn images(&self) -> Result<Vec<HostedImage>, StorageError> {
+        let store = self.store.clone();
+        task::blocking(move || inventory::list(&store)).await
     }
 
     /// What could be collected, and for how long it has been. Removes nothing.

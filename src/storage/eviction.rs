@@ -52,6 +52,10 @@ pub fn forget(vault: &Vault, repository: &Repository, condemned: &Condemned) -> 
         durable::unlink(&directory.referrers(digest))?;
         vault.index.record(Change::Unlinked { repository: repository.clone().into(), digest: *digest });
     }
+    // A link that was found before is no right any more.
+    if !condemned.links.is_empty() {
+        vault.held.let_go();
+    }
     Ok(())
 }
 

@@ -18,6 +18,7 @@
 //! hosted/golden/python/_referrers/sha256-…/  what refers to that manifest, one file each
 //! uploads/                                   what clients are pushing
 //! scrub                                      how far the last look at everything came
+//! pins                                       what the operator pinned while the server ran
 //! quarantine/                                content that was found to be wrong
 //! index/ index.epoch index.begins            sled; can be deleted while nothing runs
 //! ```
@@ -115,6 +116,11 @@ impl Layout {
     /// How far the last look at everything came.
     pub fn scrub(&self) -> PathBuf {
         self.root.join("scrub")
+    }
+
+    /// What the operator pinned.
+    pub fn pins(&self) -> PathBuf {
+        self.root.join("pins")
     }
 
     /// All hosted repositories.

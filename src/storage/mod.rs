@@ -23,6 +23,7 @@ mod ingest;
 mod layout;
 pub mod link;
 mod metrics;
+mod pins;
 mod print;
 mod proof;
 mod record;
@@ -443,6 +444,22 @@ impl Store {
         let record = ReferrersRecord { index: index.to_owned(), at: self.vault.clock.unix_seconds() };
         let record = serde_json::to_vec(&record).unwrap_or_default();
         self.vault.replace(self.vault.layout.repository(repository).referrers(digest), &record)
+    }
+
+    /// The patterns that the operator pinned while the server ran.
+    ///
+    /// # Errors
+    /// The disk fails, or the file is damaged.
+    pub fn pins(&self) -> Result<Vec<String>, StorageError> {
+        pins::read(&self.vault)
+    }
+
+    /// Replaces them; durable when this returns.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping; they are what they were before then.
+    pub fn set_pins(&self, patterns: &[String]) -> Result<(), StorageError> {
+        pins::write(&self.vault, patterns)
     }
 
     /// Writes down what is only in memory, so that the next start finds everything in order.

@@ -3,22 +3,22 @@
 //! `survey` says what is here, `plan` what goes; here it is done, image by image, in the order tags, links, blobs. Whoever
 //! has a file open goes on reading it. Ends with the cache.
 
-mod plan;
-mod survey;
+pub mod plan;
+pub mod survey;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
-use self::plan::{Image, Standing};
+use self::plan::Standing;
 use self::survey::{Judge, Named, Subject, Survey};
 use super::blobs::Blobs;
 use super::manifests::Manifests;
 use super::metrics::Metrics;
 use super::origin::Origins;
+use super::pins::Pins;
 use super::room::Request;
 use super::tags::WeakTags;
 use crate::clock::Clock;
@@ -41,24 +41,6 @@ const IN_VAIN: u32 = 10;
 /// But for no longer than this.
 const MOST_IN_VAIN: Duration = Duration::from_secs(60);
 
-/// Names that are kept whatever happens: `library/alpine:3.20`, with or without their registry.
-#[derive(Clone, Debug, Default)]
-pub struct Pins {
-    patterns: GlobSet,
-}
-
-impl Pins {
-    /// What these patterns cover.
-    pub fn new(patterns: GlobSet) -> Pins {
-        Pins { patterns }
-    }
-
-    fn cover(&self, repository: &Repository, tag: &Tag) -> bool {
-        let short = format!("{}:{tag}", repository.name);
-        self.patterns.is_match(&short) || self.patterns.is_match(format!("{}/{short}", repository.registry))
-    }
-}
-
 /// What the work needs.
 #[derive(Clone)]
 pub struct Keeper {
@@ -78,6 +60,8 @@ pub struct Keeper {
     pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
+    /// Who takes images away: one at a time, for each reckons with what is here.
+    pub turn: Arc<Mutex<()>>,
 }
 
 /// Begins to serve `requests`, for as long as someone else has the keeper.
@@ -149,6 +133,7 @@ impl Keeper {
         if *freed >= bytes {
             return Ok(());
         }
+        let _turn = self.turn.lock().await;
         let (keeper, mut known, now) = (self.clone(), std::mem::take(named), self.clock.unix_seconds());
         let (surveyed, known) = task::blocking(move || {
             // Uses and links that were just recorded count.
@@ -165,6 +150,10 @@ impl Keeper {
         let plan = plan::plan(&survey.images, &survey.pieces, bytes - *freed);
         let mut needs = Needs::new(&survey, &plan.images);
         for which in plan.images {
+            // It may have been pinned since we looked.
+            if self.is_pinned(&survey, &survey.subjects[which]) {
+                continue;
+            }
             let removed = self.evict(&survey, which, &mut needs, reason).await?;
             *freed += removed.bytes;
             if reason == "watermark" && waiting.is_empty() {
@@ -205,24 +194,8 @@ impl Keeper {
     ) -> Result<Removed, StorageError> {
         let (image, subject) = (&survey.images[which], &survey.subjects[which]);
         let repository = subject.repository.map(|number| survey.repositories[number as usize].clone());
-        let (condemned, unneeded) = condemn(survey, image, subject, needs);
-        let (keeper, at) = (self.clone(), repository.clone());
-        let links = condemned.links.clone();
-        let tags = condemned.tags.clone();
-        let removed = task::blocking(move || {
-            if let Some(repository) = &at {
-                keeper.store.forget(repository, &condemned)?;
-            }
-            let is_needed = |digest: &Digest| keeper.blobs.is_flying(digest);
-            keeper.store.remove(&unneeded, is_needed)
-        })
-        .await?;
-        if let Some(repository) = &repository {
-            self.manifests.forget(repository, &links);
-            if let Some(memory) = self.tags.upgrade() {
-                tags.iter().for_each(|tag| memory.forget(repository, tag));
-            }
-        }
+        let (condemned, unneeded) = condemn(survey, which, needs);
+        let removed = self.take_away(repository.as_ref(), condemned, unneeded).await?;
         let reason = if image.standing == Standing::Leftover { "leftover" } else { reason };
         self.metrics.evicted(reason);
         let repository = repository.as_ref().map(Repository::to_string).unwrap_or_default();
@@ -233,10 +206,41 @@ impl Keeper {
         );
         Ok(removed)
     }
+
+    /// Whether the operator wants it to stay.
+    pub fn is_pinned(&self, survey: &Survey, subject: &Subject) -> bool {
+        let repository = subject.repository.map(|number| &survey.repositories[number as usize]);
+        repository.is_some_and(|repository| self.pins.cover(repository, &subject.tags, &subject.root))
+    }
+
+    /// Takes tags and links away, then what nobody needs any more, and tells whoever remembers. Whoever calls has the turn.
+    pub async fn take_away(
+        &self,
+        repository: Option<&Repository>,
+        condemned: Condemned,
+        unneeded: Vec<Digest>,
+    ) -> Result<Removed, StorageError> {
+        let (keeper, at) = (self.clone(), repository.cloned());
+        let (removed, condemned) = task::blocking(move || {
+            if let Some(repository) = &at {
+                keeper.store.forget(repository, &condemned)?;
+            }
+            let is_needed = |digest: &Digest| keeper.blobs.is_flying(digest);
+            keeper.store.remove(&unneeded, is_needed).map(|removed| (removed, condemned))
+        })
+        .await?;
+        if let Some(repository) = repository {
+            self.manifests.forget(repository, &condemned.links);
+            if let Some(memory) = self.tags.upgrade() {
+                condemned.tags.iter().for_each(|tag| memory.forget(repository, tag));
+            }
+        }
+        Ok(removed)
+    }
 }
 
 /// Who needs what is about to go: how many images each piece, and how many of each repository.
-struct Needs {
+pub struct Needs {
     // As many as there are pieces.
     images: Vec<u32>,
     // As many as there are pieces of what goes, for each repository that needs them.
@@ -244,7 +248,8 @@ struct Needs {
 }
 
 impl Needs {
-    fn new(survey: &Survey, going: &[usize]) -> Needs {
+    /// Before any of `going` is gone.
+    pub fn new(survey: &Survey, going: &[usize]) -> Needs {
         let mut needs = Needs { images: vec![0; survey.pieces.len()], within: HashMap::new() };
         let goes: HashSet<u32> = going.iter().flat_map(|which| survey.images[*which].pieces.iter().copied()).collect();
         for (image, subject) in survey.images.iter().zip(&survey.subjects) {
@@ -260,7 +265,8 @@ impl Needs {
 }
 
 /// What of an image's repository goes with it, and which content nobody needs then.
-fn condemn(survey: &Survey, image: &Image, subject: &Subject, needs: &mut Needs) -> (Condemned, Vec<Digest>) {
+pub fn condemn(survey: &Survey, which: usize, needs: &mut Needs) -> (Condemned, Vec<Digest>) {
+    let (image, subject) = (&survey.images[which], &survey.subjects[which]);
     let mut condemned = Condemned { tags: subject.tags.clone(), links: Vec::new() };
     let mut unneeded = Vec::new();
     for piece in &image.pieces {
@@ -285,8 +291,8 @@ fn condemn(survey: &Survey, image: &Image, subject: &Subject, needs: &mut Needs)
 }
 
 impl Judge for Keeper {
-    fn standing(&self, repository: &Repository, tags: &[Tag], _root: &Digest) -> Standing {
-        if tags.iter().any(|tag| self.pins.cover(repository, tag)) {
+    fn standing(&self, repository: &Repository, tags: &[Tag], root: &Digest) -> Standing {
+        if self.pins.cover(repository, tags, root) {
             return Standing::Pinned;
         }
         match self.origins.of(repository) {

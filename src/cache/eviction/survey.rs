@@ -105,7 +105,7 @@ pub fn survey(store: &Store, named: &mut Named, judge: &impl Judge, now: u64) ->
 
 impl Survey {
     /// Where a piece is.
-    fn place(&self, print: Print) -> Option<u32> {
+    pub fn place(&self, print: Print) -> Option<u32> {
         // They are in the order of algorithms, then hashes.
         let (short, long) =
             self.digests.split_at(self.digests.partition_point(|it| it.algorithm() < Algorithm::Sha512));

@@ -1,0 +1,348 @@
+//! What is cached, as images, for people: what each takes, whether it is whole, and taking one away.
+//!
+//! Over the survey that eviction makes, so that what is told is what would go. Fetches nothing; a look is no use of an image.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::Mutex;
+
+use super::eviction::plan::Standing;
+use super::eviction::survey::{self, Named, Subject, Survey};
+use super::eviction::{Keeper, Needs, condemn};
+use super::pins::Pins;
+use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
+use crate::storage::{BlobFile, Condemned, Link, Print, Removed, StorageError, Store};
+use crate::task;
+
+/// How long what was just recorded may take to be counted.
+const CATCH_UP: Duration = Duration::from_secs(1);
+/// Longest config that is read for its platform, in bytes.
+const MAX_CONFIG: u64 = 1 << 20;
+/// Manifests below one that are looked at; no image has so many.
+const MAX_LOOKS: usize = 1000;
+
+/// An image: a manifest that no other of its repository names.
+#[derive(Clone, Debug)]
+pub struct CachedImage {
+    /// Where it is from.
+    pub repository: Repository,
+    /// The tags that mean it; none: it was asked for by digest.
+    pub tags: Vec<Tag>,
+    /// The manifest.
+    pub root: Digest,
+    /// What was pulled of it.
+    pub platforms: Vec<Platform>,
+    /// The disk that would be free without it, in bytes.
+    pub bytes: u64,
+    /// The disk that it takes together with others, in bytes.
+    pub shared_bytes: u64,
+    /// When it was last used, in seconds since 1970.
+    pub last_used: u64,
+    /// Whether each platform that was pulled can be pulled from here alone.
+    pub complete: bool,
+    /// Whether it stays whatever happens.
+    pub pinned: bool,
+    /// Whether one of its tags would be served although upstream does not confirm it.
+    pub stale: bool,
+}
+
+/// What is to go of a repository.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// A tag, and the image if nothing else means it; or the image of a digest, with its tags.
+    One(Reference),
+    /// Every image with a tag.
+    AllTags,
+}
+
+/// What went, or would go.
+#[derive(Clone, Debug, Default)]
+pub struct Dropped {
+    /// The tags.
+    pub tags: Vec<Tag>,
+    /// The images.
+    pub images: Vec<Digest>,
+    /// Their content that nobody else needs.
+    pub removed: Removed,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum InventoryError {
+    /// The index cannot be relied on.
+    #[error("the index is being made again: what is cached is known when that is done, and served meanwhile")]
+    NotReady,
+    /// There is no such image.
+    #[error("{0} is not cached here: `larder ls` shows what is")]
+    Absent(String),
+    /// It is to stay.
+    #[error("{0} is pinned: `larder unpin` it first, or take it out of `pin` in [cache]")]
+    Pinned(String),
+    /// The disk fails.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+/// What is cached. Looks are made one at a time.
+pub struct Inventory {
+    keeper: Arc<Keeper>,
+    named: Mutex<Named>,
+}
+
+impl Inventory {
+    /// Of what `keeper` keeps.
+    pub fn new(keeper: Arc<Keeper>) -> Inventory {
+        Inventory { keeper, named: Mutex::default() }
+    }
+
+    /// What is pinned.
+    pub fn pins(&self) -> &Pins {
+        &self.keeper.pins
+    }
+
+    /// The images whose key or `name:tag` has `part` in it, in the order of their keys, after one of them.
+    ///
+    /// # Errors
+    /// The index is being made again, or the disk fails.
+    pub async fn images(
+        &self,
+        part: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<CachedImage>, InventoryError> {
+        let (part, after, keeper) = (part.to_owned(), after.unwrap_or_default().to_owned(), self.keeper.clone());
+        let look = move |survey: &Survey| list(&keeper, survey, &part, &after, limit);
+        self.surveyed(look).await?
+    }
+
+    /// Takes away what `which` says, or with `is_dry` only tells what that is. Frees what nobody else needs.
+    ///
+    /// # Errors
+    /// It is not cached, or pinned; the index is being made again; or the disk fails.
+    pub async fn remove(
+        &self,
+        repository: &Repository,
+        which: &Which,
+        is_dry: bool,
+    ) -> Result<Dropped, InventoryError> {
+        let _turn = self.keeper.turn.lock().await;
+        let (keeper, at, which) = (self.keeper.clone(), repository.clone(), which.clone());
+        let orders = self.surveyed(move |survey| orders(&keeper, survey, &at, &which)).await??;
+        let mut dropped = Dropped::default();
+        for Order { image, condemned, unneeded, bytes } in orders {
+            dropped.tags.extend_from_slice(&condemned.tags);
+            dropped.images.extend(image);
+            let removed = if is_dry {
+                Removed { blobs: unneeded.len() as u64, bytes }
+            } else {
+                self.keeper.take_away(Some(repository), condemned, unneeded).await?
+            };
+            dropped.removed.blobs += removed.blobs;
+            dropped.removed.bytes += removed.bytes;
+        }
+        if !is_dry {
+            let Removed { blobs, bytes } = dropped.removed;
+            tracing::info!(%repository, tags = dropped.tags.len(), blobs, bytes, "removed by the operator");
+        }
+        Ok(dropped)
+    }
+
+    async fn surveyed<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Survey) -> T + Send + 'static,
+    ) -> Result<T, InventoryError> {
+        let mut named = self.named.lock().await;
+        let (keeper, mut known) = (self.keeper.clone(), std::mem::take(&mut *named));
+        let (found, known) = task::blocking(move || {
+            keeper.store.index().settle(CATCH_UP);
+            let now = keeper.clock.unix_seconds();
+            let survey = survey::survey(&keeper.store, &mut known, &*keeper, now);
+            (survey.map(|survey| survey.map(|survey| look(&survey))), known)
+        })
+        .await;
+        *named = known;
+        found?.ok_or(InventoryError::NotReady)
+    }
+}
+
+impl CachedImage {
+    /// By what it is found again, and in whose order images are told.
+    pub fn key(&self) -> String {
+        key(&self.repository, &self.root)
+    }
+}
+
+fn key(repository: &Repository, root: &Digest) -> String {
+    format!("{repository}@{root}")
+}
+
+fn list(
+    keeper: &Keeper,
+    survey: &Survey,
+    part: &str,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<CachedImage>, InventoryError> {
+    let mut found = Vec::new();
+    for (which, subject) in survey.subjects.iter().enumerate() {
+        let Some(repository) = subject.repository.map(|number| &survey.repositories[number as usize]) else { continue };
+        let key = key(repository, &subject.root);
+        let is_meant =
+            key.contains(part) || subject.tags.iter().any(|tag| format!("{repository}:{tag}").contains(part));
+        if is_meant && key.as_str() > after && is_image(&keeper.store, repository, subject)? {
+            found.push((key, which, repository));
+        }
+    }
+    found.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    found.truncate(limit);
+    let mut sharers = vec![0u32; survey.pieces.len()];
+    survey.images.iter().flat_map(|image| &image.pieces).for_each(|piece| sharers[*piece as usize] += 1);
+    let (tags, is_own) = (keeper.tags.upgrade(), |at: usize| sharers[at] == 1 && !survey.pieces[at].stays);
+    let described = found.into_iter().map(|(_, which, repository)| {
+        let (subject, image) = (&survey.subjects[which], &survey.images[which]);
+        let (own, shared): (Vec<usize>, Vec<usize>) =
+            image.pieces.iter().map(|piece| *piece as usize).partition(|piece| is_own(*piece));
+        let sum = |pieces: Vec<usize>| pieces.into_iter().map(|piece| survey.pieces[piece].bytes).sum();
+        let (platforms, complete) = Parts::of(&keeper.store, survey, &image.pieces).look(&subject.root);
+        let is_stale = |tag: &Tag| tags.as_ref().is_some_and(|tags| tags.is_stale(repository, tag));
+        CachedImage {
+            repository: repository.clone(),
+            tags: subject.tags.clone(),
+            root: subject.root,
+            platforms,
+            bytes: sum(own),
+            shared_bytes: sum(shared),
+            last_used: image.last_used,
+            complete,
+            pinned: image.standing == Standing::Pinned,
+            stale: subject.tags.iter().any(is_stale),
+        }
+    });
+    Ok(described.collect())
+}
+
+/// A blob that no manifest names is a leftover, and no image.
+fn is_image(store: &Store, repository: &Repository, subject: &Subject) -> Result<bool, StorageError> {
+    Ok(!subject.tags.is_empty() || matches!(store.link(repository, &subject.root)?, Some(Link::Manifest { .. })))
+}
+
+/// What is to be done for one image.
+struct Order {
+    // None: it stays, under another tag.
+    image: Option<Digest>,
+    condemned: Condemned,
+    unneeded: Vec<Digest>,
+    bytes: u64,
+}
+
+fn orders(
+    keeper: &Keeper,
+    survey: &Survey,
+    repository: &Repository,
+    which: &Which,
+) -> Result<Vec<Order>, InventoryError> {
+    let is_meant = |subject: &Subject| match which {
+        Which::One(Reference::Tag(tag)) => subject.tags.contains(tag),
+        Which::One(Reference::Digest(digest)) => subject.root == *digest,
+        Which::AllTags => !subject.tags.is_empty(),
+    };
+    let is_here = |subject: &Subject| {
+        subject.repository.is_some_and(|number| survey.repositories[number as usize] == *repository)
+    };
+    let mut meant = Vec::new();
+    for (at, subject) in survey.subjects.iter().enumerate() {
+        if is_here(subject) && is_meant(subject) && is_image(&keeper.store, repository, subject)? {
+            meant.push(at);
+        }
+    }
+    if meant.is_empty() {
+        return Err(InventoryError::Absent(match which {
+            Which::One(Reference::Tag(tag)) => format!("{repository}:{tag}"),
+            Which::One(Reference::Digest(digest)) => key(repository, digest),
+            Which::AllTags => repository.to_string(),
+        }));
+    }
+    let only = |subject: &Subject| match which {
+        Which::One(Reference::Tag(tag)) if subject.tags.len() > 1 => Some(tag.clone()),
+        _ => None,
+    };
+    for subject in meant.iter().map(|at| &survey.subjects[*at]) {
+        let only = only(subject);
+        let tags = only.as_ref().map_or(&subject.tags[..], std::slice::from_ref);
+        if keeper.pins.cover(repository, tags, &subject.root) {
+            let name = tags.first().map_or_else(|| key(repository, &subject.root), |tag| format!("{repository}:{tag}"));
+            return Err(InventoryError::Pinned(name));
+        }
+    }
+    let mut needs = Needs::new(survey, &meant);
+    let order = |at: usize| {
+        let subject = &survey.subjects[at];
+        if let Some(tag) = only(subject) {
+            let condemned = Condemned { tags: vec![tag], links: Vec::new() };
+            return Order { image: None, condemned, unneeded: Vec::new(), bytes: 0 };
+        }
+        let (condemned, unneeded) = condemn(survey, at, &mut needs);
+        let places = unneeded.iter().filter_map(|digest| survey.place(Print::of(digest)));
+        let bytes = places.map(|place| survey.pieces[place as usize].bytes).sum();
+        Order { image: Some(subject.root), condemned, unneeded, bytes }
+    };
+    Ok(meant.into_iter().map(order).collect())
+}
+
+/// What is here of one image.
+struct Parts<'a> {
+    store: &'a Store,
+    here: HashSet<Digest>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(store: &'a Store, survey: &Survey, pieces: &[u32]) -> Parts<'a> {
+        Parts { store, here: pieces.iter().map(|piece| survey.digests[*piece as usize]).collect() }
+    }
+
+    /// The platforms of which the manifest is here, and whether all that they need is. Attestations are not asked for.
+    fn look(&self, root: &Digest) -> (Vec<Platform>, bool) {
+        let (mut platforms, mut complete, mut images) = (Vec::new(), true, 0);
+        let (mut open, mut seen) = (vec![(*root, None)], HashSet::new());
+        while let Some((digest, told)) = open.pop() {
+            if !seen.insert(digest) || seen.len() > MAX_LOOKS {
+                continue;
+            }
+            let Some(manifest) = self.manifest(&digest) else {
+                complete = false;
+                continue;
+            };
+            if manifest.media_type.is_index() {
+                let pulled = manifest.manifests.iter().filter(|child| !child.is_attestation());
+                let pulled = pulled.filter(|child| self.here.contains(&child.digest));
+                open.extend(pulled.map(|child| (child.digest, child.platform.clone())));
+                continue;
+            }
+            images += 1;
+            let needed = |part: &&Descriptor| !part.is_non_distributable();
+            complete &= manifest.blobs().filter(needed).all(|part| self.here.contains(&part.digest));
+            let platform = told.or_else(|| self.platform(manifest.config.as_ref()?));
+            platforms.extend(platform.filter(|platform| !platforms.contains(platform)));
+        }
+        platforms.sort_by_cached_key(Platform::to_string);
+        // An index of which nothing was pulled is no image that could be.
+        (platforms, complete && images > 0)
+    }
+
+    fn manifest(&self, digest: &Digest) -> Option<Manifest> {
+        let blob = self.blob(digest)?;
+        Manifest::parse(&blob.read_all().ok()?).ok()
+    }
+
+    fn platform(&self, config: &Descriptor) -> Option<Platform> {
+        let blob = self.blob(&config.digest).filter(|blob| blob.size() <= MAX_CONFIG)?;
+        serde_json::from_slice(&blob.read_all().ok()?).ok()
+    }
+
+    fn blob(&self, digest: &Digest) -> Option<BlobFile> {
+        self.here.contains(digest).then(|| self.store.blob(digest).ok().flatten()).flatten()
+    }
+}
