@@ -218,12 +218,15 @@ function buttons(one) {
     made.addEventListener("click", () => change(question, word, method, path, body));
     return made;
   };
-  const named = encodeURIComponent(one.image);
+  // Without a tag a name would mean its latest, and without a digest one of its tags.
+  const whole = one.image + "@" + one.digest;
+  const name = one.tags && one.tags.length ? one.image + ":" + one.tags[0] : whole;
+  const named = encodeURIComponent(name);
   const pin = one.pinned
-    ? button("Unpin", "", "Unpin " + one.image + "? It may then be evicted.", "DELETE", "/api/pins?pattern=" + named)
-    : button("Pin", "", "Pin " + one.image + "? It is then never evicted.", "POST", "/api/pins", { pattern: one.image });
-  const remove = "Remove " + one.image + " from the cache? Who asks for it again has it fetched from upstream, if that has it.";
-  return [pin, button("Remove", "grave", remove, "DELETE", "/api/images?image=" + named)];
+    ? button("Unpin", "", "Unpin " + name + "? It may then be evicted.", "DELETE", "/api/pins?pattern=" + named)
+    : button("Pin", "", "Pin " + name + "? It is then never evicted.", "POST", "/api/pins", { pattern: name });
+  const remove = "Remove " + name + " from the cache? Who asks for it again has it fetched from upstream, if that has it.";
+  return [pin, button("Remove", "grave", remove, "DELETE", "/api/images?image=" + encodeURIComponent(whole))];
 }
 
 function confirmed(question, word) {

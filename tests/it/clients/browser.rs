@@ -86,7 +86,7 @@ async fn a_pin_is_asked_about_and_sent_with_the_token_and_the_mark() {
     for said in ["POST /api/pins ", "x-larder-request: 1", "authorization: Bearer a-token", "application/json"] {
         assert!(changes[0].contains(said), "{said}: {}", changes[0]);
     }
-    assert!(changes[0].ends_with("{\"pattern\":\"library/alpine\"}"), "{}", changes[0]);
+    assert!(changes[0].ends_with("{\"pattern\":\"library/alpine:3.20\"}"), "{}", changes[0]);
     assert!(dom.contains("Done: pin."), "{dom}");
 }
 
