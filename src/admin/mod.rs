@@ -99,6 +99,7 @@ impl Admin {
             "/api/scrub" if read => json(&cache.scrubber().progress()),
             "/api/scrub" if post => self.scrub(&request),
             "/api/status" if read => json(&self.status()),
+            "/api/activity" if read => json(&self.inner.served.activity.lately()),
             "/api/budget" if read => json(&Budget::of(cache)),
             "/api/gc" if read => self.garbage(Report::look).await,
             "/api/gc" if post => self.garbage(Report::collect).await,
@@ -120,6 +121,7 @@ impl Admin {
             | "/readyz"
             | "/metrics"
             | "/api/status"
+            | "/api/activity"
             | "/api/budget"
             | "/api/gc"
             | "/api/scrub" => answer(StatusCode::METHOD_NOT_ALLOWED, "this page is only read\n"),
@@ -207,8 +209,7 @@ impl Admin {
     }
 }
 
-const PAGES: &str =
-    "/, /metrics, /livez, /readyz, /api/status, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
+const PAGES: &str = "/, /metrics, /livez, /readyz, /api/status, /api/activity, /api/budget, /api/gc, /api/scrub, /api/images and /api/pins";
 
 fn told<E: std::fmt::Display>(
     done: Result<impl serde::Serialize, E>,

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::http::Ours;
+use crate::http::{Activity, Ours};
 use crate::oci::{ImageName, RepoName, Repository};
 use crate::routing::{RouteError, Routes};
 
@@ -17,6 +17,8 @@ pub struct Served {
     pub routes: Routes,
     /// The private registry, if there is one.
     pub ours: Option<Ours>,
+    /// What clients were given lately.
+    pub activity: Activity,
     /// Where clients find the mirror, as a URL.
     pub mirror: String,
 }

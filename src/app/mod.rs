@@ -87,7 +87,9 @@ impl Server {
         };
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
-        let served = Served { cache: cache.clone(), routes: routes(config)?, ours: ours.clone(), mirror: clients_url };
+        let activity = figures.activity().clone();
+        let (routes, hosted) = (routes(config)?, ours.clone());
+        let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());

@@ -34,6 +34,8 @@ pub struct ApiError {
     pub unsatisfiable: Option<u64>,
     /// Headers that go with it: a challenge, what is allowed, where an upload stands.
     pub headers: Vec<(HeaderName, String)>,
+    /// Whether something does not work, although the status only says that a layer is not here.
+    pub is_failure: bool,
 }
 
 /// What was asked for: the same failure is told differently of each.
@@ -84,7 +86,15 @@ impl ApiError {
     pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
         // The table holds valid statuses only.
         let status = StatusCode::from_u16(code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        ApiError { code, status, message: message.into(), retry_after: None, unsatisfiable: None, headers: Vec::new() }
+        ApiError {
+            code,
+            status,
+            message: message.into(),
+            retry_after: None,
+            unsatisfiable: None,
+            headers: Vec::new(),
+            is_failure: false,
+        }
     }
 
     /// The answer to any method that would change something.
@@ -135,6 +145,11 @@ impl ApiError {
         ApiError { status, ..ApiError::new(ErrorCode::Unsupported, reason) }
     }
 
+    /// It is told as an absence, and is none.
+    fn failure(self) -> ApiError {
+        ApiError { is_failure: true, ..self }
+    }
+
     /// The answer to a range that lies outside a blob of `size` bytes.
     pub fn unsatisfiable(size: u64) -> ApiError {
         let message = format!("no byte of that range exists: the blob has {size}");
@@ -152,7 +167,7 @@ impl ApiError {
                 tracing::error!(error = %cause, "the disk fails a request");
                 let message = "an error of the mirror's own: its log has the cause";
                 match wanted {
-                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message),
+                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message).failure(),
                     _ => ApiError::new(ErrorCode::Unknown, message),
                 }
             }
@@ -161,14 +176,14 @@ impl ApiError {
             CacheError::Private { .. } => ApiError::new(ErrorCode::Denied, message),
             CacheError::Unavailable { .. } | CacheError::Late => match wanted {
                 Wanted::Blob(_) => {
-                    ApiError::new(ErrorCode::BlobUnknown, format!("{message}; {wanted} is not cached here"))
+                    ApiError::new(ErrorCode::BlobUnknown, format!("{message}; {wanted} is not cached here")).failure()
                 }
                 _ => later(format!("{message}; {wanted} is not cached here")),
             },
             CacheError::Incomplete { .. } => later(format!("{message}, so {wanted} is not offered")),
             CacheError::Undecided { .. } | CacheError::Mismatch { .. } | CacheError::Busy | CacheError::Abandoned => {
                 match wanted {
-                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message),
+                    Wanted::Blob(_) => ApiError::new(ErrorCode::BlobUnknown, message).failure(),
                     _ => later(message),
                 }
             }

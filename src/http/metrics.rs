@@ -4,6 +4,7 @@
 
 use prometheus::{HistogramVec, IntCounterVec, Registry};
 
+use super::activity::Activity;
 use crate::metric;
 
 /// Handles; clones count together.
@@ -13,6 +14,7 @@ pub struct Metrics {
     seconds: HistogramVec,
     first_byte: HistogramVec,
     bytes: IntCounterVec,
+    activity: Activity,
 }
 
 impl Metrics {
@@ -43,7 +45,13 @@ impl Metrics {
                 "Bytes of bodies sent to clients.",
                 &["outcome"],
             ),
+            activity: Activity::default(),
         }
+    }
+
+    /// What is not for metrics: it has names.
+    pub fn activity(&self) -> &Activity {
+        &self.activity
     }
 
     /// The first byte of a body is on its way.

@@ -4,6 +4,7 @@
 //! anonymous and read-only: no `Authorization` is looked at, no `WWW-Authenticate` is ever sent, for Docker would answer
 //! a challenge with the user's Docker Hub password.
 
+mod activity;
 mod answer;
 mod blob;
 mod body;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use hyper::header::HeaderValue;
 use hyper::{Method, Request, Response};
 
+pub use self::activity::{Activity, Lately};
 use self::hosted::Asked;
 pub use self::hosted::Ours;
 pub use self::metrics::Metrics;
@@ -82,7 +84,7 @@ impl Mirror {
                 response
             }
             Err(error) => {
-                record.failed(error.to_string());
+                record.failed(error.to_string(), error.is_failure);
                 render(&error, request.method())
             }
         };
@@ -111,6 +113,7 @@ impl Inner {
             return Err(self.arrivals.note(nonce, headers));
         }
         if let Some((ours, name)) = self.our_name(&target.endpoint, ns) {
+            record.pulls(&name, &target.endpoint);
             return hosted::shown(ours, &name, &target.endpoint, Asked { method, headers }, files).await;
         }
         let cache = &self.cache;
@@ -121,6 +124,7 @@ impl Inner {
             Endpoint::Uploads(..) | Endpoint::Upload(..) => Err(TargetError::NotFound.into()),
             Endpoint::Manifest(name, reference) => {
                 let Route { repository, namespace } = self.routes.route(name, ns)?;
+                record.pulls(&repository, &target.endpoint);
                 let answer = manifest::get(cache, &repository, reference, method, headers, client).await;
                 in_namespace(answer, namespace)
             }

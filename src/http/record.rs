@@ -11,12 +11,14 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use hyper::header::{CONTENT_LENGTH, HeaderValue, USER_AGENT};
 use hyper::{Method, Response, StatusCode, Uri};
 
+use super::activity::Failure;
 use super::body::Body;
+use super::endpoint::Endpoint;
 use super::headers;
 use super::metrics::Metrics;
 use crate::cache::{BrokenStream, Outcome};
 use crate::clock::Clock;
-use crate::oci::Digest;
+use crate::oci::{Digest, Reference};
 use crate::task::RequestId;
 
 /// What is known of a request while it is answered.
@@ -36,6 +38,9 @@ pub struct Record {
     is_fallback: bool,
     account: Option<Box<str>>,
     problem: Option<String>,
+    is_failure: bool,
+    // The image that is asked for by tag.
+    pulled: Option<String>,
     // None if the client left before there was one.
     status: Option<StatusCode>,
     bytes: u64,
@@ -65,6 +70,8 @@ impl Record {
             is_fallback: false,
             account: None,
             problem: None,
+            is_failure: false,
+            pulled: None,
             status: None,
             bytes: 0,
             promised: None,
@@ -97,9 +104,16 @@ impl Record {
         self.subject = subject;
     }
 
-    /// Why there is none.
-    pub fn failed(&mut self, problem: String) {
-        self.problem = Some(problem);
+    /// Why there is none, and whether that is a failure of ours or of an upstream's, whatever the status says.
+    pub fn failed(&mut self, problem: String, is_failure: bool) {
+        (self.problem, self.is_failure) = (Some(problem), is_failure);
+    }
+
+    /// What it asks for, if it is a pull as people count them: by tag, for what follows is asked for by digest.
+    pub fn pulls(&mut self, repository: &impl fmt::Display, endpoint: &Endpoint) {
+        if let Endpoint::Manifest(_, Reference::Tag(tag)) = endpoint {
+            self.pulled = Some(format!("{repository}:{tag}"));
+        }
     }
 
     /// Goes along with the answer until its last byte.
@@ -121,6 +135,21 @@ impl Record {
         {
             let waited = self.clock.tick().saturating_duration_since(self.began);
             self.metrics.began_to_answer(outcome.as_str(), waited.as_secs_f64());
+        }
+    }
+
+    /// For the operator's page.
+    fn remember(&mut self) {
+        let (at, activity) = (self.clock.unix_seconds(), self.metrics.activity());
+        activity.answered(at, self.outcome, self.bytes);
+        let Some(status) = self.status else { return };
+        if let Some(image) = self.pulled.take().filter(|_| status.is_success()) {
+            activity.pulled(image, self.client.ip());
+        }
+        if self.is_failure || status.is_server_error() {
+            let reason = self.problem.clone().unwrap_or_default();
+            let path = Printable(self.target.path().as_bytes()).to_string();
+            activity.failed(Failure { at, path, status: status.as_u16(), reason });
         }
     }
 
@@ -156,6 +185,7 @@ impl Drop for Record {
         let outcome = self.outcome.map_or("none", Outcome::as_str);
         let status = self.status.as_ref().map_or("0", StatusCode::as_str);
         self.metrics.answered(self.endpoint, self.method(), status, outcome, self.bytes, elapsed.as_secs_f64());
+        self.remember();
         tracing::info!(
             target: "larder::access",
             request = self.id.as_str(),
@@ -199,7 +229,7 @@ impl hyper::body::Body for Recorded {
                 self.record.first_byte();
                 self.record.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
             }
-            Poll::Ready(Some(Err(error))) => self.record.problem = Some(error.to_string()),
+            Poll::Ready(Some(Err(error))) => self.record.failed(error.to_string(), true),
             Poll::Ready(None) => self.record.ended = true,
             Poll::Pending => {}
         }

@@ -75,3 +75,37 @@ async fn a_fill_is_shown_with_how_far_it_is_and_who_reads_it() {
     }
     assert_eq!(get(larder.admin(), "/api/status").await.json()["fills"], json!([]));
 }
+
+#[tokio::test]
+async fn what_was_asked_for_and_what_failed_is_told_to_operators_alone() {
+    let hub = Hub::plain().await;
+    let image = Image::small(1);
+    hub.push("library/alpha", "latest", &image);
+    let larder = Larder::mirroring(&hub).await;
+    for _ in 0..3 {
+        assert_eq!(larder.get("/v2/library/alpha/manifests/latest").await.status, 200);
+    }
+    assert_eq!(larder.get(&format!("/v2/library/alpha/manifests/{}", image.digest())).await.status, 200);
+    assert_eq!(larder.get("/v2/library/none/manifests/latest").await.status, 404);
+    hub.stop().await;
+    assert_eq!(larder.get("/v2/library/gone/manifests/latest").await.status, 503);
+    let absent = format!("/v2/library/alpha/blobs/sha256:{}", "0".repeat(64));
+    assert_eq!(larder.get(&absent).await.status, 404);
+
+    let lately = get(larder.admin(), "/api/activity").await.json();
+    let pulled = json!([{"name": "docker.io/library/alpha:latest", "count": 3, "over": 0}]);
+    assert_eq!((&lately["images"], &lately["clients"][0]["name"]), (&pulled, &json!("127.0.0.1")));
+    assert_eq!(lately["clients"][0]["count"], 3);
+    let errors: Vec<_> = lately["errors"].as_array().unwrap().iter().collect();
+    let told: Vec<_> = errors.iter().map(|error| (error["status"].as_u64(), error["path"].as_str())).collect();
+    assert_eq!(
+        told,
+        [(Some(404), Some(absent.as_str())), (Some(503), Some("/v2/library/gone/manifests/latest"))],
+        "not what is nowhere: {errors:?}"
+    );
+    assert!(errors.iter().all(|error| !error["reason"].as_str().unwrap().is_empty()), "{errors:?}");
+    let today = &lately["days"][0];
+    assert_eq!((&today["requests"], &today["hits"]), (&json!(4), &json!(3)), "{lately}");
+    assert!(today["cached_bytes"].as_u64() >= Some(3 * image.manifest.len() as u64), "{today}");
+    assert_eq!(get(larder.mirror(), "/api/activity").await.status, 404);
+}

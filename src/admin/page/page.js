@@ -2,7 +2,7 @@
 // becomes text and never markup; the page's policy holds the browser to that, too.
 "use strict";
 
-const EVERY = 2000, PATIENCE = 8000, IMAGES_EVERY = 10000;
+const EVERY = 2000, PATIENCE = 8000, IMAGES_EVERY = 20000, MOST_IMAGES = 1000;
 const SAVING = ["hit", "revalidated", "stale", "joined"];
 const $ = (id) => document.getElementById(id);
 
@@ -186,7 +186,7 @@ function activity({ days, errors, images, clients }) {
 const IMAGE_MARKS = ["pinned", "stale", "hosted"];
 
 function images(list) {
-  put("images-count", String(list.length));
+  put("images-count", list.length < MOST_IMAGES ? String(list.length) : "the first " + list.length + ": search for others");
   $("images").replaceChildren(...list.map((one) => {
     const name = one.tags && one.tags.length ? one.image + ": " + one.tags.join(", ") : one.image;
     const head = [make("span", name)];
@@ -208,25 +208,29 @@ function images(list) {
   }));
 }
 
+// By tag a pin follows the image; by digest exactly this one goes, and what its name means meanwhile stays.
 function buttons(one) {
   if (one.hosted) return [];
-  const button = (word, className, question, method, path, body) => {
+  const exactly = one.image + "@" + one.digest;
+  const names = one.tags.length ? one.tags.map((tag) => one.image + ":" + tag) : [exactly];
+  const button = (word, className, question, requests) => {
     const made = make("button", word, className);
     made.type = "button";
-    made.dataset.key = word + " " + one.image;
-    made.setAttribute("aria-label", word + " " + one.image);
-    made.addEventListener("click", () => change(question, word, method, path, body));
+    made.dataset.key = word + " " + exactly;
+    made.setAttribute("aria-label", word + " " + names.join(", "));
+    made.addEventListener("click", () => change(question, word, requests));
     return made;
   };
-  // Without a tag a name would mean its latest, and without a digest one of its tags.
-  const whole = one.image + "@" + one.digest;
-  const name = one.tags && one.tags.length ? one.image + ":" + one.tags[0] : whole;
-  const named = encodeURIComponent(name);
-  const pin = one.pinned
-    ? button("Unpin", "", "Unpin " + name + "? It may then be evicted.", "DELETE", "/api/pins?pattern=" + named)
-    : button("Pin", "", "Pin " + name + "? It is then never evicted.", "POST", "/api/pins", { pattern: name });
-  const remove = "Remove " + name + " from the cache? Who asks for it again has it fetched from upstream, if that has it.";
-  return [pin, button("Remove", "grave", remove, "DELETE", "/api/images?image=" + encodeURIComponent(whole))];
+  const all = names.join(", ");
+  const unpinned = names.map((name) => ["DELETE", "/api/pins?pattern=" + encodeURIComponent(name)]);
+  const pinned = names.map((pattern) => ["POST", "/api/pins", { pattern }]);
+  const gone = [["DELETE", "/api/images?image=" + encodeURIComponent(exactly)]];
+  return [
+    one.pinned
+      ? button("Unpin", "", "Unpin " + all + "? It may then be evicted.", unpinned)
+      : button("Pin", "", "Pin " + all + "? It is then never evicted.", pinned),
+    button("Remove", "grave", "Remove " + all + " from the cache? Who asks again waits until it is fetched, if upstream still has it.", gone),
+  ];
 }
 
 function confirmed(question, word) {
@@ -239,22 +243,28 @@ function confirmed(question, word) {
   });
 }
 
-async function change(question, word, method, path, body) {
+async function change(question, word, requests) {
   if (!await confirmed(question, word)) return;
-  const headers = { "X-Larder-Request": "1" };
-  if ($("token").value) headers.Authorization = "Bearer " + $("token").value;
-  if (body) headers["Content-Type"] = "application/json";
   try {
-    const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
-    const said = (await answer.text()).trim();
-    put("told", answer.ok ? "Done: " + word.toLowerCase() + "." : said || "The server answered " + answer.status + ".");
-    $("told").className = answer.ok ? "good" : "bad";
+    for (const [method, path, body] of requests) {
+      const headers = { "X-Larder-Request": "1" };
+      if ($("token").value) headers.Authorization = "Bearer " + $("token").value;
+      if (body) headers["Content-Type"] = "application/json";
+      const answer = await fetch(path, { method, headers, body: body && JSON.stringify(body) });
+      const said = (await answer.text()).trim();
+      tell(answer.ok ? "Done: " + word.toLowerCase() + "." : said || "The server answered " + answer.status + ".", answer.ok);
+      if (!answer.ok) break;
+    }
   } catch {
-    put("told", "The server does not answer: nothing is known of what became of it.");
-    $("told").className = "bad";
+    tell("The server does not answer: nothing is known of what became of it.", false);
   }
   imagesAsked = 0;
   ask();
+}
+
+function tell(text, isGood) {
+  put("told", text);
+  $("told").className = isGood ? "good" : "bad";
 }
 
 // None where the server has no such page.
@@ -269,9 +279,11 @@ async function askImages() {
   if (Date.now() - imagesAsked < IMAGES_EVERY) return;
   imagesAsked = Date.now();
   const query = $("search").value.trim();
-  const list = await get("/api/images" + (query ? "?q=" + encodeURIComponent(query) : ""));
-  $("images-part").hidden = list === null;
-  if (list !== null) draw("images", list, images);
+  const answer = await fetch("/api/images" + (query ? "?q=" + encodeURIComponent(query) : ""), { signal: AbortSignal.timeout(PATIENCE) });
+  $("images-part").hidden = answer.status === 404;
+  // While the index is made, the rest of the page is right all the same.
+  if (answer.ok) draw("images", await answer.json(), images);
+  put("images-why", answer.ok ? "" : (await answer.text()).trim());
 }
 
 async function ask() {
@@ -304,7 +316,12 @@ async function ask() {
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) clearTimeout(timer); else ask();
 });
-$("search").addEventListener("input", () => { imagesAsked = 0; });
+let typed;
+$("search").addEventListener("input", () => {
+  imagesAsked = 0;
+  clearTimeout(typed);
+  typed = setTimeout(ask, 300);
+});
 $("token").value = sessionStorage.getItem("token") || "";
 $("token").addEventListener("input", () => sessionStorage.setItem("token", $("token").value));
 $("copy").addEventListener("click", async () => {

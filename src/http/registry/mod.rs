@@ -74,7 +74,7 @@ impl Registry {
                 response
             }
             Err(error) => {
-                record.failed(error.to_string());
+                record.failed(error.to_string(), error.is_failure);
                 payload.drain(&parts.headers).await;
                 render(&error, &parts.method)
             }

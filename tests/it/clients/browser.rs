@@ -82,12 +82,25 @@ async fn a_pin_is_asked_about_and_sent_with_the_token_and_the_mark() {
     let front = Front::before(&larder, &press("yes")).await;
     let dom = dom(front.url("/")).await;
     let changes = front.changes();
-    assert_eq!(changes.len(), 1, "{changes:?}");
+    assert_eq!(changes.len(), 2, "one for each tag: {changes:?}");
     for said in ["POST /api/pins ", "x-larder-request: 1", "authorization: Bearer a-token", "application/json"] {
         assert!(changes[0].contains(said), "{said}: {}", changes[0]);
     }
-    assert!(changes[0].ends_with("{\"pattern\":\"library/alpine:3.20\"}"), "{}", changes[0]);
+    assert!(changes[0].ends_with("{\"pattern\":\"docker.io/library/alpine:3.20\"}"), "{}", changes[0]);
     assert!(dom.contains("Done: pin."), "{dom}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_whose_server_is_gone_keeps_what_it_shows_and_says_so() {
+    if !wanted(&[CHROMIUM]) {
+        return;
+    }
+    let gone = "const wait = setInterval(() => { if (!document.getElementById('live').textContent.includes('live')) return;\
+                clearInterval(wait); window.fetch = () => Promise.reject(new TypeError('gone')); }, 50);";
+    let front = Front::before(&Larder::mirroring(&Hub::plain().await).await, gone).await;
+    let dom = dom(front.url("/")).await;
+    assert!(dom.contains("○ the server does not answer; what is shown is of "), "{dom}");
+    assert!(!dom.contains("● live") && dom.contains("● up") && dom.contains("linux/arm64"), "{dom}");
 }
 
 /// For people: `LARDER_SCREENSHOTS=DIR` keeps the pictures. That there are four, and that none is empty, is tested.
@@ -235,7 +248,7 @@ fn serve(mut stream: &TcpStream, pages: &[(String, String, String)], noted: &Mut
 fn images() -> String {
     let digest = format!("sha256:{}", "ab".repeat(32));
     serde_json::json!([
-        {"image": "library/alpine", "tags": ["3.20", "latest"], "digest": digest, "platforms": ["linux/amd64", "linux/arm64"],
+        {"image": "docker.io/library/alpine", "tags": ["3.20", "latest"], "digest": digest, "platforms": ["linux/amd64", "linux/arm64"],
          "bytes": 12 << 20, "shared_bytes": 3 << 20, "last_used": 1_790_000_000, "complete": true, "pinned": false,
          "stale": false, "upstream": "docker.io", "hosted": false},
         {"image": HOSTILE, "tags": [], "digest": digest, "platforms": ["linux/amd64"], "bytes": 5000, "shared_bytes": 0,
@@ -251,8 +264,8 @@ fn images() -> String {
 fn activity() -> String {
     let reason = "TOOMANYREQUESTS: docker.io is out of order and this image is not here: ask again in 30 s";
     serde_json::json!({
-        "days": [{"day": "2026-11-20", "requests": 40, "hits": 30, "bytes": 9_000_000, "cached_bytes": 7_000_000},
-                 {"day": "2026-11-21", "requests": 4, "hits": 3, "bytes": 9_000, "cached_bytes": 7_000}],
+        "days": [{"day": "2026-11-21", "requests": 4, "hits": 3, "bytes": 9_000, "cached_bytes": 7_000},
+                 {"day": "2026-11-20", "requests": 40, "hits": 30, "bytes": 9_000_000, "cached_bytes": 7_000_000}],
         "errors": [{"at": 1_790_000_000, "status": 503, "path": "/v2/library/gone/manifests/latest", "reason": reason},
                    {"at": 1_790_000_000, "status": 404, "path": HOSTILE, "reason": HOSTILE}],
         "images": [{"name": "docker.io/library/alpine:latest", "count": 17, "over": 0}],

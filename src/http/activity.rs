@@ -1,0 +1,241 @@
+//! What the doors did lately, for the operator's page: sums by day, the last errors, who and what asks most.
+//!
+//! In memory only, and bounded whatever clients send. It holds names and addresses, so it is shown on the admin address
+//! alone and never becomes a metric's label.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
+
+use serde::{Serialize, Serializer};
+
+use crate::cache::Outcome;
+
+/// Errors that are kept; the oldest goes first.
+const MAX_ERRORS: usize = 50;
+/// Days that are kept, today included.
+const MAX_DAYS: usize = 7;
+/// Names that are counted at one time.
+const MAX_NAMES: usize = 64;
+/// Names that are shown.
+const SHOWN: usize = 10;
+const DAY_S: u64 = 24 * 60 * 60;
+
+/// The record. Clones share it.
+#[derive(Clone, Default)]
+pub struct Activity {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    days: VecDeque<Day>,
+    errors: VecDeque<Failure>,
+    images: Top<String>,
+    clients: Top<IpAddr>,
+}
+
+/// What was answered on one day, of which this process has seen what came since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Day {
+    /// Which, in UTC. Days since 1970 within, a date without.
+    #[serde(serialize_with = "date")]
+    pub day: u64,
+    /// Requests that the cache decided, but for what it passed on without keeping.
+    pub requests: u64,
+    /// Those of them for which nothing was fetched.
+    pub hits: u64,
+    /// Bytes of bodies that were sent.
+    pub bytes: u64,
+    /// Those of them for which nothing was fetched.
+    pub cached_bytes: u64,
+}
+
+/// An answer that should have been another one, and for which the client cannot be blamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failure {
+    /// When its request ended, in seconds since 1970.
+    pub at: u64,
+    /// What was asked for.
+    pub path: String,
+    /// The answer's status; 200 of one that was cut off.
+    pub status: u16,
+    /// What happened.
+    pub reason: String,
+}
+
+/// A name, and how often it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Counted {
+    /// Who or what.
+    pub name: String,
+    /// How often, or less.
+    pub count: u64,
+    /// How much less it may be.
+    pub over: u64,
+}
+
+/// All that there is to show.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lately {
+    /// The latest first.
+    pub days: Vec<Day>,
+    /// The latest first.
+    pub errors: Vec<Failure>,
+    /// Those that were asked for by tag at the mirror, the most often asked for first.
+    pub images: Vec<Counted>,
+    /// Who asked for them, the most busy first.
+    pub clients: Vec<Counted>,
+}
+
+impl Activity {
+    /// A request was answered at `at`, in seconds since 1970, with so many bytes.
+    pub fn answered(&self, at: u64, outcome: Option<Outcome>, bytes: u64) {
+        let kept = matches!(outcome, Some(Outcome::Hit | Outcome::Joined | Outcome::Revalidated | Outcome::Stale));
+        let mut inner = self.lock();
+        let day = inner.day(at / DAY_S);
+        day.bytes += bytes;
+        day.requests += u64::from(kept || outcome == Some(Outcome::Miss));
+        day.hits += u64::from(kept);
+        day.cached_bytes += if kept { bytes } else { 0 };
+    }
+
+    /// An image was asked for by its tag, and given.
+    pub fn pulled(&self, image: String, client: IpAddr) {
+        let mut inner = self.lock();
+        inner.images.count(image);
+        inner.clients.count(client.to_canonical());
+    }
+
+    /// Something went wrong.
+    pub fn failed(&self, failure: Failure) {
+        let errors = &mut self.lock().errors;
+        if errors.len() >= MAX_ERRORS {
+            errors.pop_front();
+        }
+        errors.push_back(failure);
+    }
+
+    /// What there is.
+    pub fn lately(&self) -> Lately {
+        let inner = self.lock();
+        Lately {
+            days: inner.days.iter().rev().cloned().collect(),
+            errors: inner.errors.iter().rev().cloned().collect(),
+            images: inner.images.first(),
+            clients: inner.clients.first(),
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// A clock that was put back adds to the day that was latest.
+    fn day(&mut self, day: u64) -> &mut Day {
+        if self.days.back().is_none_or(|last| last.day < day) {
+            if self.days.len() >= MAX_DAYS {
+                self.days.pop_front();
+            }
+            self.days.push_back(Day { day, ..Day::default() });
+        }
+        let last = self.days.len() - 1;
+        &mut self.days[last]
+    }
+}
+
+/// Counts the most frequent of any number of names in little room ("space-saving", Metwally et al. 2005): a new name takes
+/// the place of the rarest, and its count, of which it is then known how wrong it may be.
+struct Top<T> {
+    names: HashMap<T, (u64, u64)>,
+}
+
+impl<T> Default for Top<T> {
+    fn default() -> Self {
+        Top { names: HashMap::new() }
+    }
+}
+
+impl<T: Clone + Eq + std::hash::Hash + ToString> Top<T> {
+    fn count(&mut self, name: T) {
+        if let Some((count, _)) = self.names.get_mut(&name) {
+            *count += 1;
+            return;
+        }
+        let mut over = 0;
+        if self.names.len() >= MAX_NAMES
+            && let Some((rarest, count)) =
+                self.names.iter().min_by_key(|(_, (count, _))| *count).map(|(name, (count, _))| (name.clone(), *count))
+        {
+            self.names.remove(&rarest);
+            over = count;
+        }
+        self.names.insert(name, (over + 1, over));
+    }
+
+    fn first(&self) -> Vec<Counted> {
+        let counted =
+            |(name, (count, over)): (&T, &(u64, u64))| Counted { name: name.to_string(), count: *count, over: *over };
+        let mut all: Vec<Counted> = self.names.iter().map(counted).collect();
+        all.sort_unstable_by(|a, b| b.count.cmp(&a.count).then_with(|| a.name.cmp(&b.name)));
+        all.truncate(SHOWN);
+        all
+    }
+}
+
+fn date<S: Serializer>(day: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let seconds = day.saturating_mul(DAY_S).min(250_000_000_000);
+    let date = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+    serializer.serialize_str(date.split('T').next().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_is_kept_by_day() {
+        let activity = Activity::default();
+        for day in 0..9 {
+            activity.answered(day * DAY_S + 5, Some(Outcome::Hit), 10);
+            activity.answered(day * DAY_S + 6, Some(Outcome::Miss), 5);
+            activity.answered(day * DAY_S + 7, Some(Outcome::Bypass), 1);
+            activity.answered(day * DAY_S + 8, None, 2);
+        }
+        activity.answered(0, Some(Outcome::Stale), 100);
+        let days = activity.lately().days;
+        assert_eq!((days.len(), days[6].day), (MAX_DAYS, 2));
+        assert_eq!(days[0], Day { day: 8, requests: 3, hits: 2, bytes: 118, cached_bytes: 110 });
+        assert_eq!(days[1], Day { day: 7, requests: 2, hits: 1, bytes: 18, cached_bytes: 10 });
+        assert_eq!(serde_json::to_value(&days[0]).unwrap()["day"], "1970-01-09");
+    }
+
+    #[test]
+    fn the_last_fifty_errors_are_kept_the_latest_first() {
+        let activity = Activity::default();
+        for at in 0..60 {
+            activity.failed(Failure { at, path: "/v2/".to_owned(), status: 503, reason: String::new() });
+        }
+        let at: Vec<u64> = activity.lately().errors.iter().map(|failure| failure.at).collect();
+        assert_eq!((at.len(), at[0], at[49]), (MAX_ERRORS, 59, 10));
+    }
+
+    #[test]
+    fn what_is_asked_for_most_is_found_among_any_number_of_names() {
+        let activity = Activity::default();
+        let client = "::ffff:10.0.0.7".parse().unwrap();
+        for n in 0..1000 {
+            activity.pulled(format!("once-{n}"), client);
+            activity.pulled("often".to_owned(), client);
+        }
+        let Lately { images, clients, .. } = activity.lately();
+        assert_eq!(images[0], Counted { name: "often".to_owned(), count: 1000, over: 0 });
+        assert_eq!(clients, [Counted { name: "10.0.0.7".to_owned(), count: 1000, over: 0 }]);
+        assert_eq!(images.len(), SHOWN);
+        assert!(images[1..].iter().all(|image| image.count - image.over <= 1), "{images:?}");
+        assert!(activity.lock().images.names.len() <= MAX_NAMES);
+    }
+}
