@@ -161,9 +161,11 @@ pub async fn remove(served: &Served, query: Option<&str>) -> Result<Removal, Ima
     let is = |key| query::value(query, key).is_some_and(|value| value == "true");
     let text = query::value(query, "image").ok_or(ImagesError::Query("/api/images?image=library/alpine:3.20"))?;
     let (image, dry_run): (ImageName, bool) = (text.parse()?, is("dry_run"));
-    let repository = match served.home(&image)? {
-        Home::Ours(_, name) => return Err(ImagesError::Hosted(name.to_string())),
-        Home::Mirrored(repository) => repository,
+    let repository = match served.home(&image) {
+        Ok(Home::Ours(_, name)) => return Err(ImagesError::Hosted(name.to_string())),
+        // What may not be pulled any more can be removed all the same.
+        Ok(Home::Mirrored(repository)) | Err(RouteError::Denied(repository)) => repository,
+        Err(error) => return Err(error.into()),
     };
     let which = match (is("all_tags"), &image.tag, &image.digest) {
         (true, None, None) => Which::AllTags,
