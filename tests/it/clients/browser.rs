@@ -37,14 +37,22 @@ async fn a_browser_shows_the_image_the_hit_ratio_and_how_the_upstream_is() {
     for _ in 0..4 {
         assert_eq!(larder.get("/v2/library/alpha/manifests/latest").await.status, 200);
     }
+    let listed = async {
+        // The index is told of what is on disk in its own time.
+        while get(larder.admin(), "/api/images").await.json()[0]["tags"][0] != "latest" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), listed).await.expect("the image is listed");
     let dom = dom(format!("http://{}/", larder.admin())).await;
+    assert!(dom.contains("docker.io/library/alpha: latest") && dom.contains(">Remove<"), "the image: {dom}");
     assert!(dom.contains("● live"), "{dom}");
     assert!(dom.contains(">75.0 %<"), "one miss and three hits: {dom}");
     assert!(dom.contains(&format!("docker.io/library/alpha@{}", image.digest())), "the pull that counted: {dom}");
     assert!(dom.contains("● up") && !dom.contains("out of order"), "{dom}");
     assert!(dom.contains(&format!("http://{}", larder.mirror())) && dom.contains("registry-mirrors"), "{dom}");
 
-    an_outage(&hub, &larder).await;
+    an_outage(&hub, &larder, &image).await;
     let outage = self::dom(format!("http://{}/", larder.admin())).await;
     assert!(outage.contains("○ out of order") && outage.contains("● live"), "{outage}");
 }
@@ -110,12 +118,13 @@ async fn it_can_be_looked_at_on_a_desk_and_on_a_phone_by_day_and_by_night() {
         return;
     }
     let hub = Hub::plain().await;
-    hub.push("library/alpha", "latest", &Image::small(1));
+    let image = Image::small(1);
+    hub.push("library/alpha", "latest", &image);
     let larder = Larder::mirroring(&hub).await;
     for _ in 0..4 {
         larder.get("/v2/library/alpha/manifests/latest").await;
     }
-    an_outage(&hub, &larder).await;
+    an_outage(&hub, &larder, &image).await;
     let front = Front::before(&larder, "").await;
     let kept = std::env::var_os("LARDER_SCREENSHOTS");
     let home = Scratch::new("screenshots");
@@ -132,7 +141,11 @@ async fn it_can_be_looked_at_on_a_desk_and_on_a_phone_by_day_and_by_night() {
     }
 }
 
-async fn an_outage(hub: &Hub, larder: &Larder) {
+/// An image that is whole is served in an outage, and says of what: so all of it is here before.
+async fn an_outage(hub: &Hub, larder: &Larder, image: &Image) {
+    for digest in image.blob_digests() {
+        assert!(larder.get(&format!("/v2/library/alpha/blobs/{digest}")).await.complete);
+    }
     larder.clock.advance(EXPIRED);
     hub.stop().await;
     until_out_of_order(larder, "/v2/library/alpha/manifests/latest").await;
