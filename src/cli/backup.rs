@@ -29,7 +29,7 @@ const ACCOUNTS: &str = "htpasswd";
 /// tag and blob of the private registry as of the moment at which each repository is looked at, while the server goes on. In
 /// the same DIR only what is new is copied; a backup that is cut off leaves the one before.
 ///
-/// The rules of [registry] are kept in DIR/larder/registry.toml if this machine has the configuration.
+/// The rules of `[registry]` are kept in DIR/larder/registry.toml if this machine has the configuration.
 ///
 /// Exit code 1 if something is lost on the server and could not be backed up; it is named, and the rest is there.
 #[derive(Debug, Args)]

@@ -46,7 +46,7 @@ pub(super) struct Import {
     /// Take over the cache of a docker-registry (distribution) that was a proxy: its rootdirectory.
     #[arg(long, value_name = "DIR", requires = "config", conflicts_with_all = ["file", "registry", "username"])]
     from_distribution: Option<PathBuf>,
-    /// The registry that it was a proxy of, as [[upstream]] names it.
+    /// The registry that it was a proxy of, as `[[upstream]]` names it.
     #[arg(long, value_name = "NAME", default_value = "docker.io", requires = "from_distribution")]
     of: Registry,
     /// The registry's address, as clients use it.

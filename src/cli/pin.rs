@@ -19,7 +19,7 @@ const PINS: &str = "/api/pins";
 
 /// Keep an image from being thrown away when room is needed; without an image, show what is kept.
 ///
-/// At once, and until `larder unpin`; in [cache] of the configuration, `pin` does the same. A name without a tag means its
+/// At once, and until `larder unpin`; in `[cache]` of the configuration, `pin` does the same. A name without a tag means its
 /// `latest`. A pattern may have `*` in it, in quotes for the shell: 'library/alpine:*' is every tag of it, 'team/*' every
 /// image there. It covers what will be pulled, too, and fetches nothing itself.
 #[derive(Debug, Args)]

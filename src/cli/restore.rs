@@ -20,7 +20,7 @@ use crate::config::Config;
 /// a tag appears only when all that is below it is there. What is there already and is not in the backup stays; what
 /// is cut off can be repeated.
 ///
-/// The rules of [registry] and the accounts that `larder backup` kept are in DIR/larder: they belong to the configuration,
+/// The rules of `[registry]` and the accounts that `larder backup` kept are in DIR/larder: they belong to the configuration,
 /// which this command does not touch.
 ///
 /// Exit code 1 if something in the backup is damaged; it is named, and of that image nothing is restored.

@@ -24,7 +24,7 @@ pub(super) struct RunningServer {
 /// The token of an operator, for commands that change something.
 #[derive(Debug, Args)]
 pub(super) struct OperatorToken {
-    /// The file with the token that the server's [admin] token_file has; from --config if that names one.
+    /// The file with the token that the server's `[admin]` token_file has; from --config if that names one.
     #[arg(long = "admin-token-file", value_name = "FILE", env = "LARDER_ADMIN_TOKEN_FILE")]
     file: Option<PathBuf>,
 }

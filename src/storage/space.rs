@@ -318,7 +318,7 @@ impl Room {
         *self.held.bytes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes it enough for `length` bytes; grows by [`STEP`] if it has to.
+    /// Makes it enough for `length` bytes; grows by a step if it has to.
     ///
     /// # Errors
     /// There is no more.

@@ -236,6 +236,8 @@ async fn the_readme_lists_every_metric_that_the_server_shows() {
         "larder_tags_gone_total",
         "larder_incomplete_refused_total",
         "larder_certificate_expiry_timestamp_seconds",
+        "larder_cache_evictions_total",
+        "larder_scrub_blobs_total",
     ];
     for metric in metrics.iter().filter(|metric| !metric.is_later && metric.kind != "histogram") {
         let is_there = shown.contains(&metric.name) || made_when_needed.contains(&metric.name.as_str());
