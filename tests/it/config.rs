@@ -198,7 +198,11 @@ fn what_is_printed_is_a_configuration_that_prints_the_same() {
     assert!(first.out.contains("listen = \"0.0.0.0:80\""), "{}", first.out);
     assert!(first.out.contains("tag_ttl = \"1m 30s\""), "{}", first.out);
     assert!(first.out.contains("url = \"https://ghcr.io\""), "{}", first.out);
-    assert!(first.out.ends_with("# note: this version does not do all that is said of cache.pin = [\"a:*\"]\n"), "{}", first.out);
+    assert!(
+        first.out.ends_with("# note: this version does not do all that is said of cache.pin = [\"a:*\"]\n"),
+        "{}",
+        first.out
+    );
     assert_eq!(check(&first.out, &[]).out, first.out);
 }
 

@@ -61,7 +61,9 @@ async fn a_real_prometheus_evaluates_every_rule_and_every_panel() {
         for expression in &panel.expressions {
             let answer = prometheus.query(expression).await.unwrap_or_else(|error| panic!("{}: {error}", panel.title));
             let has_data = answer.iter().any(|value| !value.is_nan());
-            assert!(has_data || is_later(expression, &metrics), "{}: no data for {expression}", panel.title);
+            let is_elsewhere = COUNTED_ELSEWHERE.iter().any(|name| expression.contains(name));
+            let may_be_empty = is_elsewhere || is_later(expression, &metrics);
+            assert!(has_data || may_be_empty, "{}: no data for {expression}", panel.title);
         }
     }
     for (name, expression) in grafana::rules() {
@@ -72,6 +74,9 @@ async fn a_real_prometheus_evaluates_every_rule_and_every_panel() {
     }
     prometheus.every_rule_is_well().await;
 }
+
+/// What does not happen here: the tests of eviction and of rot look at these.
+const COUNTED_ELSEWHERE: [&str; 2] = ["larder_cache_evictions_total", "larder_scrub_blobs_total"];
 
 /// Whether this version does not count what the expression is about.
 fn is_later(expression: &str, metrics: &[Metric]) -> bool {
