@@ -90,8 +90,9 @@ pub struct Lately {
 }
 
 impl Activity {
-    /// A request was answered at `at`, in seconds since 1970, with so many bytes.
-    pub fn answered(&self, at: u64, outcome: Option<Outcome>, bytes: u64) {
+    /// A request was answered at `at`, in seconds since 1970, with so many bytes. `pulled`: what it was given, if it asked for
+    /// an image by its tag, and who it was.
+    pub fn answered(&self, at: u64, outcome: Option<Outcome>, bytes: u64, pulled: Option<(String, IpAddr)>) {
         let kept = matches!(outcome, Some(Outcome::Hit | Outcome::Joined | Outcome::Revalidated | Outcome::Stale));
         let mut inner = self.lock();
         let day = inner.day(at / DAY_S);
@@ -99,13 +100,10 @@ impl Activity {
         day.requests += u64::from(kept || outcome == Some(Outcome::Miss));
         day.hits += u64::from(kept);
         day.cached_bytes += if kept { bytes } else { 0 };
-    }
-
-    /// An image was asked for by its tag, and given.
-    pub fn pulled(&self, image: String, client: IpAddr) {
-        let mut inner = self.lock();
-        inner.images.count(image);
-        inner.clients.count(client.to_canonical());
+        if let Some((image, client)) = pulled {
+            inner.images.count(image);
+            inner.clients.count(client.to_canonical());
+        }
     }
 
     /// Something went wrong.
@@ -200,12 +198,12 @@ mod tests {
     fn a_week_is_kept_by_day() {
         let activity = Activity::default();
         for day in 0..9 {
-            activity.answered(day * DAY_S + 5, Some(Outcome::Hit), 10);
-            activity.answered(day * DAY_S + 6, Some(Outcome::Miss), 5);
-            activity.answered(day * DAY_S + 7, Some(Outcome::Bypass), 1);
-            activity.answered(day * DAY_S + 8, None, 2);
+            activity.answered(day * DAY_S + 5, Some(Outcome::Hit), 10, None);
+            activity.answered(day * DAY_S + 6, Some(Outcome::Miss), 5, None);
+            activity.answered(day * DAY_S + 7, Some(Outcome::Bypass), 1, None);
+            activity.answered(day * DAY_S + 8, None, 2, None);
         }
-        activity.answered(0, Some(Outcome::Stale), 100);
+        activity.answered(0, Some(Outcome::Stale), 100, None);
         let days = activity.lately().days;
         assert_eq!((days.len(), days[6].day), (MAX_DAYS, 2));
         assert_eq!(days[0], Day { day: 8, requests: 3, hits: 2, bytes: 118, cached_bytes: 110 });
@@ -228,8 +226,9 @@ mod tests {
         let activity = Activity::default();
         let client = "::ffff:10.0.0.7".parse().unwrap();
         for n in 0..1000 {
-            activity.pulled(format!("once-{n}"), client);
-            activity.pulled("often".to_owned(), client);
+            for image in [format!("once-{n}"), "often".to_owned()] {
+                activity.answered(0, Some(Outcome::Hit), 0, Some((image, client)));
+            }
         }
         let Lately { images, clients, .. } = activity.lately();
         assert_eq!(images[0], Counted { name: "often".to_owned(), count: 1000, over: 0 });

@@ -141,11 +141,10 @@ impl Record {
     /// For the operator's page.
     fn remember(&mut self) {
         let (at, activity) = (self.clock.unix_seconds(), self.metrics.activity());
-        activity.answered(at, self.outcome, self.bytes);
+        let is_given = self.status.is_some_and(|status| status.is_success());
+        let pulled = self.pulled.take().filter(|_| is_given).map(|image| (image, self.client.ip()));
+        activity.answered(at, self.outcome, self.bytes, pulled);
         let Some(status) = self.status else { return };
-        if let Some(image) = self.pulled.take().filter(|_| status.is_success()) {
-            activity.pulled(image, self.client.ip());
-        }
         if self.is_failure || status.is_server_error() {
             let reason = self.problem.clone().unwrap_or_default();
             let path = Printable(self.target.path().as_bytes()).to_string();

@@ -1,7 +1,6 @@
 //! `larder copy` and `/api/copy`: an image into a repository of ours, linked and not copied, whole or not at all.
 
 use std::os::unix::fs::MetadataExt;
-use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -9,7 +8,7 @@ use larder::hosted::GRACE;
 use larder::oci::Digest;
 use serde_json::{Value, json};
 
-use crate::support::binary::larder;
+use crate::support::binary::{beside, larder};
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Hub, Seen, Target};
 use crate::support::image::Image;
@@ -49,9 +48,7 @@ async fn refused(larder: &Larder, source: &str, destination: &str, platforms: &[
 async fn command(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = larder();
     command.args(arguments);
-    let Output { status, stdout, stderr } =
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    beside(command).await
 }
 
 #[tokio::test]

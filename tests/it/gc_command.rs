@@ -1,12 +1,11 @@
 //! `larder gc`: on a running server through its admin address, and on a stopped one in its data directory.
 
 use std::path::PathBuf;
-use std::process::Output;
 
 use larder::hosted::GRACE;
 use serde_json::Value;
 
-use crate::support::binary::larder;
+use crate::support::binary::{beside, larder};
 use crate::support::hub::Hub;
 use crate::support::image::Image;
 use crate::support::larder::{Larder, files};
@@ -17,9 +16,7 @@ const OPEN: &str = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"t
 async fn gc(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = larder();
     command.arg("gc").args(arguments);
-    let Output { status, stdout, stderr } =
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    beside(command).await
 }
 
 /// A server with one image and one blob that nobody names.

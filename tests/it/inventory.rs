@@ -1,6 +1,5 @@
 //! What is cached, as images: `/api/images`, `larder ls` and `larder rm`.
 
-use std::process::Output;
 use std::time::Duration;
 
 use larder::oci::Digest;
@@ -199,11 +198,7 @@ async fn the_commands_speak_to_a_running_server() {
     let run = |arguments: &[&str]| {
         let mut command = binary::larder();
         command.args(arguments).args(["--admin", &url]);
-        async move {
-            let Output { status, stdout, stderr } =
-                tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-            (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-        }
+        binary::beside(command)
     };
     let (code, table, err) = run(&["ls"]).await;
     assert_eq!(code, Some(0), "{err}");

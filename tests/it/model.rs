@@ -9,10 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::oci::{Digest, MediaType};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use serde_json::json;
 
 use crate::support::client::Call;
 use crate::support::hub::Hub;
@@ -61,20 +59,10 @@ fn images() -> Vec<Image> {
     let image = |n: usize| {
         let layers = [&shared[n % 8], &shared[(n * 3 + 1) % 8]].map(Clone::clone);
         let own = noise(7100 + n as u64, 30_000 + 2_000 * n);
-        let config = Bytes::from(json!({"architecture": "amd64", "os": "linux", "n": n}).to_string());
-        let descriptor = |media_type: &str, content: &Bytes| json!({"mediaType": media_type, "size": content.len(), "digest": Digest::sha256(content).to_string()});
         let mut layers = Vec::from(layers);
         layers.push(own);
         layers.dedup();
-        let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
-        let manifest = json!({
-            "schemaVersion": 2,
-            "mediaType": MediaType::OciManifest.as_str(),
-            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-            "layers": layers.iter().map(|content| descriptor(layer, content)).collect::<Vec<_>>(),
-        });
-        let blobs = std::iter::once(config).chain(layers).collect();
-        Image::from_json(MediaType::OciManifest, &manifest, blobs)
+        Image::of_layers(n, layers)
     };
     (0..IMAGES).map(image).collect()
 }

@@ -1,6 +1,5 @@
 //! What is pinned stays: through `/api/pins`, `larder pin` and `larder unpin`, at once and over a restart.
 
-use std::process::Output;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -150,11 +149,7 @@ async fn the_commands_speak_to_a_running_server() {
     let run = |arguments: &[&str]| {
         let mut command = binary::larder();
         command.args(arguments).args(["--admin", &url]);
-        async move {
-            let Output { status, stdout, stderr } =
-                tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-            (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
-        }
+        binary::beside(command)
     };
     assert_eq!(run(&["pin"]).await.1, "nothing is pinned\n");
     let (code, said, err) = run(&["pin", "alpine:3.20"]).await;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use larder::oci::Digest;
 
-use crate::support::binary::Binary;
+use crate::support::binary::{self, Binary};
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Hub, Target};
 use crate::support::image::{Image, noise};
@@ -283,11 +283,10 @@ async fn the_command_scrubs_a_stopped_data_directory_and_through_a_running_serve
     let larder = Binary::start(home.path(), &config(0), "info");
     assert!(Call::get(&url(&digest)).send(larder.mirror).await.complete);
     let scrub = async |arguments: &[&str]| {
-        let mut command = crate::support::binary::larder();
+        let mut command = binary::larder();
         command.args(["scrub", "--json"]).args(arguments);
-        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default(), said)
+        let (code, found, said) = binary::beside(command).await;
+        (code, serde_json::from_str::<serde_json::Value>(&found).unwrap_or_default(), said)
     };
     flip(&file(&data, &digest), 7);
     let (code, found, said) = scrub(&["--repair", "--admin", &larder.admin.to_string()]).await;

@@ -1,11 +1,9 @@
 //! What an operator is told: `/readyz`, `/api/status`, `/api/budget`, and `larder status`, which asks them.
 
-use std::process::Output;
-
 use serde_json::{Value, json};
 
 use crate::stale::until_out_of_order;
-use crate::support::binary::larder;
+use crate::support::binary::{beside, larder};
 use crate::support::client::{Call, get};
 use crate::support::hub::Hub;
 use crate::support::image::Image;
@@ -17,13 +15,10 @@ fn manifest(reference: impl ToString) -> String {
     format!("/v2/{REPO}/manifests/{}", reference.to_string())
 }
 
-/// The command runs beside this test, whose runtime serves what it asks for.
 async fn command(arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = larder();
     command.args(arguments);
-    let Output { status, stdout, stderr } =
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    beside(command).await
 }
 
 #[tokio::test]

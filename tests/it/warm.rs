@@ -1,10 +1,8 @@
 //! `larder warm`, through the built program: what it pulls is cached afterwards, and what fails is said.
 
-use std::process::Output;
-
 use serde_json::Value;
 
-use crate::support::binary::larder;
+use crate::support::binary::{beside, larder};
 use crate::support::hub::{Fault, Hub, Target};
 use crate::support::image::Image;
 use crate::support::larder::Larder;
@@ -13,9 +11,7 @@ use crate::support::pushing::Remote;
 async fn warm(larder_: &Larder, arguments: &[&str]) -> (Option<i32>, String, String) {
     let mut command = larder();
     command.args(["warm", "--mirror", &larder_.mirror().to_string()]).args(arguments);
-    let Output { status, stdout, stderr } =
-        tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    beside(command).await
 }
 
 #[tokio::test]

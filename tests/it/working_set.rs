@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use larder::oci::{Digest, MediaType};
+use larder::oci::Digest;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use serde_json::json;
 
 use crate::support::hub::Hub;
 use crate::support::image::{Image, noise};
@@ -66,16 +65,7 @@ fn image(n: usize, unit: usize) -> Image {
         noise(92_000 + n as u64, unit / 3),
         noise(192_000 + n as u64, 900),
     ];
-    let config = Bytes::from(json!({"architecture": "amd64", "os": "linux", "n": n}).to_string());
-    let descriptor = |media_type: &str, content: &Bytes| json!({"mediaType": media_type, "size": content.len(), "digest": Digest::sha256(content).to_string()});
-    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
-    let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MediaType::OciManifest.as_str(),
-        "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
-        "layers": layers.iter().map(|content| descriptor(layer, content)).collect::<Vec<_>>(),
-    });
-    Image::from_json(MediaType::OciManifest, &manifest, std::iter::once(config).chain(layers).collect())
+    Image::of_layers(n, layers)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

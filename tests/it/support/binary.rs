@@ -31,6 +31,13 @@ pub fn larder() -> Command {
     command
 }
 
+/// Runs a command beside this test, whose runtime serves what it asks for: its exit code, and what it says where.
+pub async fn beside(mut command: Command) -> (Option<i32>, String, String) {
+    let ended = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let [out, err] = [ended.stdout, ended.stderr].map(|said| String::from_utf8(said).unwrap());
+    (ended.status.code(), out, err)
+}
+
 /// Whether other people's programs (curl, openssl, htpasswd) are to be tried. One that is missing is a failure then.
 pub fn tries_other_programs() -> bool {
     let skipped = std::env::var_os("LARDER_SKIP_CLIENTS").is_some_and(|value| value == "1");

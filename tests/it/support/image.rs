@@ -84,6 +84,20 @@ impl Image {
         Image::from_json(MediaType::OciManifest, &manifest, blobs)
     }
 
+    /// An image of these layers for linux/amd64; `n` tells its config from others.
+    pub fn of_layers(n: usize, layers: Vec<Bytes>) -> Image {
+        let config = Bytes::from(json!({"architecture": "amd64", "os": "linux", "n": n}).to_string());
+        let descriptor = |media_type: &str, content: &Bytes| json!({"mediaType": media_type, "size": content.len(), "digest": Digest::sha256(content).to_string()});
+        let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": MediaType::OciManifest.as_str(),
+            "config": descriptor("application/vnd.oci.image.config.v1+json", &config),
+            "layers": layers.iter().map(|content| descriptor(layer, content)).collect::<Vec<_>>(),
+        });
+        Image::from_json(MediaType::OciManifest, &manifest, std::iter::once(config).chain(layers).collect())
+    }
+
     /// A manifest that a test wrote itself.
     pub fn from_json(media_type: MediaType, manifest: &Value, blobs: Vec<Bytes>) -> Image {
         Image { media_type, manifest: manifest.to_string().into(), blobs, children: Vec::new(), attests: None }
