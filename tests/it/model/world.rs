@@ -16,7 +16,7 @@ use crate::stale::until_out_of_order;
 use crate::support::client::{Call, PATIENCE, get};
 use crate::support::hub::Hub;
 use crate::support::image::{Image, noise};
-use crate::support::larder::{Larder, files, used};
+use crate::support::larder::{Larder, files, paths, used};
 use crate::support::pushing::Remote;
 
 /// The limit, in bytes.
@@ -66,11 +66,13 @@ impl World {
         let hub = Hub::plain().await;
         let cache = format!("max_size = \"{CAP}B\"\nmin_free = \"0\"\nscrub = \"never\"\npin = [\"library/i0:*\"]\n");
         let larder = Larder::configured(&hub, &cache, REGISTRY).await;
-        let (images, tags) = (images(), (0..IMAGES).collect());
+        let (images, tags): (Vec<Image>, Vec<usize>) = (images(), (0..IMAGES).collect());
         for (n, image) in images.iter().enumerate() {
             hub.push(&name(n), "latest", image);
         }
-        let ours = (0..OURS).map(|n| Image::oci(8000 + n as u64, &[20_000, 3_000])).collect();
+        // The last of them is someone else's, pushed here: some of its content is cached and ours.
+        let own = (1..OURS).map(|n| Image::oci(8000 + n as u64, &[20_000, 3_000]));
+        let ours: Vec<Image> = own.chain([images[5].clone()]).collect();
         let (pushed, pinned, stay) = (HashSet::new(), HashSet::from([0]), HashSet::new());
         World { larder, hub, images, ours, tags, pushed, pinned, stay }
     }
@@ -209,9 +211,11 @@ impl World {
     /// One bit becomes another while the server is down; what is done about it is done before it is asked for.
     async fn rot(&mut self, n: usize) {
         self.larder.stop().await;
-        let image = &self.images[n];
-        for digest in [image.layer(0).0, image.layer(2).0, image.digest()] {
-            if let Ok(file) = fs::File::options().read(true).write(true).open(self.file(&digest)) {
+        let (image, hosted) = (&self.images[n], self.links("hosted"));
+        let digests = [image.layer(0).0, image.layer(2).0, image.digest()];
+        // What is ours can be had nowhere else.
+        for digest in digests.iter().filter(|digest| !hosted.contains_key(digest)) {
+            if let Ok(file) = fs::File::options().read(true).write(true).open(self.file(digest)) {
                 let mut byte = [0];
                 file.read_exact_at(&mut byte, 77).unwrap();
                 file.write_all_at(&[byte[0] ^ 0x10], 77).unwrap();
@@ -259,7 +263,7 @@ impl World {
     /// What the files of links say that the repositories of a half hold: how many hold each.
     fn links(&self, half: &str) -> HashMap<Digest, usize> {
         let mut links = HashMap::new();
-        for (path, _) in files(&self.larder.data().join(half)) {
+        for path in paths(&self.larder.data().join(half)) {
             if path.parent().is_some_and(|parent| parent.ends_with("_links")) {
                 let name = path.file_name().unwrap().to_str().unwrap().replacen('-', ":", 1);
                 *links.entry(name.parse().unwrap()).or_default() += 1;
@@ -276,10 +280,12 @@ impl World {
     fn on_disk(&self) -> (u64, u64) {
         let (hosted, mut bytes) = (self.links("hosted"), (0, 0));
         let blocks = |length: u64| length.div_ceil(4096) * 4096;
-        for (path, content) in files(&self.larder.data().join("blobs")) {
+        for path in paths(&self.larder.data().join("blobs")) {
+            // It may just have gone.
+            let length = fs::metadata(&path).map_or(0, |file| file.len());
             let digest = format!("sha256:{}", path.file_name().unwrap().to_str().unwrap().trim_end_matches(".crc"));
             let is_hosted = hosted.contains_key(&digest.parse().unwrap());
-            *(if is_hosted { &mut bytes.1 } else { &mut bytes.0 }) += blocks(content.len() as u64);
+            *(if is_hosted { &mut bytes.1 } else { &mut bytes.0 }) += blocks(length);
         }
         bytes
     }

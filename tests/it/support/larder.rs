@@ -200,14 +200,19 @@ impl Larder {
 
 /// Every file below `directory`, with its content.
 pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    paths(directory).into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Every file below `directory`.
+pub fn paths(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(directory) else { return found };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path));
+            found.extend(paths(&path));
         } else {
-            found.push((path.clone(), std::fs::read(&path).unwrap()));
+            found.push(path);
         }
     }
     found
@@ -215,7 +220,7 @@ pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 /// The files of the index, and when each was written last.
 fn index_files(data: &Path) -> Vec<(PathBuf, Option<SystemTime>)> {
-    let mut found: Vec<PathBuf> = files(&data.join("index")).into_iter().map(|(path, _)| path).collect();
+    let mut found = paths(&data.join("index"));
     found.extend(["index.epoch", "index.begins"].map(|name| data.join(name)).into_iter().filter(|path| path.exists()));
     found.sort();
     let written = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
