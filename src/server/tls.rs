@@ -37,7 +37,7 @@ pub struct TlsFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {path:?}: {source}")]
+    #[error("cannot read {path:?} as the user that larder runs as: {source}")]
     Read {
         /// The file.
         path: PathBuf,
