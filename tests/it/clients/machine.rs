@@ -73,10 +73,8 @@ impl Machine {
         self.run(&["systemctl", "show", "--value", "--property", name, unit]).trim().to_owned()
     }
 
-    pub(super) fn until_property(&self, unit: &str, name: &str, wanted: &str) {
-        wait_until(&format!("{unit}: {name}={wanted}"), Duration::from_secs(60), || {
-            self.property(unit, name) == wanted
-        });
+    pub(super) fn until_property(&self, unit: &str, name: &str, holds: impl Fn(&str) -> bool) {
+        wait_until(&format!("{unit}: its {name}"), Duration::from_secs(60), || holds(&self.property(unit, name)));
     }
 
     /// All that a unit has said.

@@ -86,14 +86,14 @@ async fn the_unit_starts_serves_is_watched_and_stops_as_it_says() {
     let mut body = Call::get(&format!("/v2/{REPO}/blobs/{digest}")).open(mirror).await;
     let begun = body.read(100_000).await;
     machine.run(&["systemctl", "stop", "--no-block", UNIT]);
-    machine.until_property(UNIT, "ActiveState", "deactivating");
+    machine.until_property(UNIT, "ActiveState", |state| state == "deactivating");
     while Connection::open(mirror).await.is_ok() {
         tokio::task::yield_now().await;
     }
     half.release();
     let rest = body.rest().await;
     assert!(rest.complete && [begun, rest.body].concat() == slow, "a pull under way did not end well");
-    machine.until_property(UNIT, "ActiveState", "inactive");
+    machine.until_property(UNIT, "ActiveState", |state| state == "inactive");
     assert_eq!(machine.property(UNIT, "Result"), "success", "{}", machine.journal(UNIT));
 
     // A port that only root may open, with the lines that the unit names, and its cache without an upstream.
@@ -103,7 +103,7 @@ async fn the_unit_starts_serves_is_watched_and_stops_as_it_says() {
     let lines = lines.lines().skip_while(|line| !line.contains("below 1024")).skip(1).take(3);
     let lines: String = lines.map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
     machine.home.write("root/etc/systemd/system/larder.service.d/port.conf", &format!("[Service]\n{lines}"));
-    machine.home.write("root/etc/systemd/system/larder.service.d/watch.conf", "[Service]\nWatchdogSec=5\n");
+    machine.home.write("root/etc/systemd/system/larder.service.d/watch.conf", "[Service]\nWatchdogSec=8\n");
     machine.home.write("root/etc/larder/larder.toml", &config(&hub, low, admin, registry));
     machine.shell("systemctl daemon-reload; systemctl start larder");
     assert_eq!(Call::get(&manifest).send(low).await.body, image.manifest);
@@ -111,8 +111,9 @@ async fn the_unit_starts_serves_is_watched_and_stops_as_it_says() {
     // It hangs: systemd notices, and starts another.
     let hung = machine.property(UNIT, "MainPID");
     machine.shell(&format!("kill -STOP {hung}"));
-    machine.until_property(UNIT, "NRestarts", "1");
-    machine.until_property(UNIT, "ActiveState", "active");
+    // On a busy machine it may have met more than one that was late.
+    machine.until_property(UNIT, "NRestarts", |times| times != "0");
+    machine.until_property(UNIT, "ActiveState", |state| state == "active");
     assert_ne!(machine.property(UNIT, "MainPID"), hung);
     assert!(machine.journal(UNIT).contains("Watchdog timeout"), "{}", machine.journal(UNIT));
     assert_eq!(Call::get(&manifest).send(low).await.body, image.manifest);
@@ -120,7 +121,7 @@ async fn the_unit_starts_serves_is_watched_and_stops_as_it_says() {
     // A configuration that cannot be right is said once, and not tried again.
     machine.home.write("root/etc/larder/larder.toml", "listen = 1\n");
     machine.shell("systemctl restart larder || true");
-    machine.until_property(UNIT, "ActiveState", "failed");
+    machine.until_property(UNIT, "ActiveState", |state| state == "failed");
     assert_eq!(
         (machine.property(UNIT, "ExecMainStatus"), machine.property(UNIT, "NRestarts")),
         ("2".into(), "0".into())
