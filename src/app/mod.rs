@@ -6,6 +6,7 @@ mod announcement;
 mod backup;
 mod error;
 mod intake;
+mod memory;
 mod stopped;
 mod systemd;
 mod wiring;
@@ -23,6 +24,7 @@ use self::announcement::{Addresses, announce, mirror_url};
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
+use self::memory::Memory;
 pub use self::stopped::open_stopped;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};
@@ -56,6 +58,7 @@ pub struct Server {
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
+    memory: Memory,
     store: Store,
 }
 
@@ -88,8 +91,10 @@ impl Server {
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
         let activity = figures.activity().clone();
+        let memory = Memory::take_up(activity.clone(), store.clone()).await;
         let (routes, hosted) = (routes(config)?, ours.clone());
         let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
+        let keeping = task::spawn("activity", memory.clone().keep(clock.clone()));
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());
@@ -122,7 +127,7 @@ impl Server {
         }
         let hosted = ours.map(|ours| ours.hosted);
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
-        let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
+        let tidying = tidy.into_iter().chain([keeping, task::spawn("scrub", scrubber.work())]).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
                 let pages = pages.clone();
@@ -132,7 +137,7 @@ impl Server {
         );
         let operators = task::spawn("admin", admin);
         let Addresses { mirror, admin, registry } = addresses;
-        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
+        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, memory, store })
     }
 
     /// Begins to stop: no new connections, `grace` for what is under way. A second call means now.
@@ -152,6 +157,7 @@ impl Server {
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
+        self.memory.write().await;
         let store = self.store;
         task::blocking(move || store.close()).await;
     }

@@ -4,6 +4,7 @@
 //! opening its file. Nothing is visible under a digest before it is complete, verified and durable. Everything in here
 //! blocks on the disk alone: this floor knows no HTTP and no upstream.
 
+mod activity;
 mod blob;
 mod census;
 mod claim;
@@ -480,6 +481,22 @@ impl Store {
     /// The disk fails, or the server is stopping; they are what they were before then.
     pub fn set_pins(&self, patterns: &[String]) -> Result<(), StorageError> {
         pins::write(&self.vault, patterns)
+    }
+
+    /// What the operator's page remembers. What is damaged is absent.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn activity(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        activity::read(&self.vault)
+    }
+
+    /// Replaces it, by one line of text; durable when this returns.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn set_activity(&self, line: &[u8]) -> Result<(), StorageError> {
+        activity::write(&self.vault, line)
     }
 
     /// Writes down what is only in memory, so that the next start finds everything in order.

@@ -187,6 +187,14 @@ impl Larder {
         }
     }
 
+    /// Moves time until the tag at `path` is confirmed again. What was wrong must be over. Nothing asks about it any more then.
+    pub async fn until_confirmed(&self, path: &str) {
+        self.until_up().await;
+        while self.get(path).await.header("x-larder-cache") == Some("stale") {
+            self.clock.advance(Duration::from_secs(31));
+        }
+    }
+
     /// The sum of all series of a metric whose labels contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let page = Call::get("/metrics").send(self.admin()).await.text();
