@@ -199,13 +199,7 @@ fn key(repository: &Repository, root: &Digest) -> String {
     format!("{repository}@{root}")
 }
 
-fn list(
-    keeper: &Keeper,
-    survey: &Survey,
-    part: &str,
-    after: &str,
-    limit: usize,
-) -> Vec<CachedImage> {
+fn list(keeper: &Keeper, survey: &Survey, part: &str, after: &str, limit: usize) -> Vec<CachedImage> {
     let mut found = Vec::new();
     for (which, subject) in survey.subjects.iter().enumerate().filter(|(_, subject)| subject.is_image) {
         let Some(repository) = subject.repository.map(|number| &survey.repositories[number as usize]) else { continue };
