@@ -113,15 +113,20 @@ impl Manifests {
             self.inner.store.used(digest);
             // What is in memory alone would be lost with the process.
             if self.inner.unkept.get(&key).is_some_and(|tried| self.inner.clock.tick() >= tried + UNKEPT) {
-                self.inner.keep(key, manifest.clone()).await?;
+                Box::pin(self.inner.keep(key, manifest.clone())).await?;
             }
             return Ok((manifest, Outcome::Hit));
         }
+        Box::pin(self.find_or_fetch(key, on_behalf_of)).await
+    }
+
+    /// What is not in memory.
+    async fn find_or_fetch(&self, key: Key, on_behalf_of: OnBehalfOf) -> Result<(StoredManifest, Outcome), CacheError> {
         let (inner, wanted) = (self.inner.clone(), key.clone());
         let unlinked = match task::blocking(move || inner.find(&wanted)).await? {
             Found::Readable(manifest) => {
+                self.inner.store.used(&key.1);
                 self.inner.remember(key, &manifest);
-                self.inner.store.used(digest);
                 return Ok((manifest, Outcome::Hit));
             }
             Found::Unlinked(manifest) => Some(manifest),

@@ -232,7 +232,8 @@ impl Proxy {
 
     /// What it has of an image when it has all of it.
     fn files(repo: &str, tag: Option<&str>, image: &Image) -> Vec<(String, Bytes)> {
-        let link = |name: String, digest: &Digest| (format!("repositories/{repo}/{name}/link"), digest.to_string().into());
+        let link =
+            |name: String, digest: &Digest| (format!("repositories/{repo}/{name}/link"), digest.to_string().into());
         let mut files: Vec<(String, Bytes)> = Vec::new();
         for (digest, bytes) in image.blob_digests().iter().zip(&image.blobs) {
             files.push((Proxy::data(digest), bytes.clone()));
