@@ -17,7 +17,7 @@ use super::room::Rooms;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
-use crate::storage::{Link, StorageError, Store};
+use crate::storage::{StorageError, Store};
 use crate::task;
 use crate::upstream::{FetchedManifest, ManifestHead, Reach};
 
@@ -321,13 +321,7 @@ impl Inner {
         let written = match self.rooms.reserve(kept.bytes.len() as u64).await {
             Err(error) => Err(error),
             Ok(room) => {
-                let work = move || {
-                    if store.blob(&digest)?.is_none() {
-                        store.put(&digest, &kept.bytes, room)?;
-                    }
-                    let link = Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 };
-                    store.add_link(&repository, &digest, link)
-                };
+                let work = move || store.put_manifest(&repository, &digest, &kept.bytes, kept.media_type, room);
                 task::blocking(work).await
             }
         };

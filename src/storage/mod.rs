@@ -68,9 +68,9 @@ use self::metrics::Metrics;
 use self::proof::Proofs;
 use self::space::Space;
 use self::truth::Files;
-use self::vault::Vault;
+use self::vault::{Open, Vault};
 use crate::clock::Clock;
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, MediaType, Repository, Tag};
 
 /// Where things are kept, and how much memory the index may take.
 #[derive(Clone, Debug)]
@@ -260,15 +260,25 @@ impl Store {
         self.vault.space.parts()
     }
 
-    /// Takes small content in one go.
+    /// Takes a manifest unless it is here, and lets `repository` have it: nobody takes it away in between.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put(&self, digest: &Digest, content: &[u8], room: Room) -> Result<(), StorageError> {
-        self.vault.put(digest, content)?;
-        self.vault.space.kept(digest, content.len() as u64);
+    pub fn put_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        content: &[u8],
+        media_type: MediaType,
+        room: Room,
+    ) -> Result<(), StorageError> {
+        let (open, size) = (self.vault.while_open()?, content.len() as u64);
+        if self.vault.blob(digest)?.is_none() {
+            self.vault.put(&open, digest, content)?;
+            self.vault.space.kept(digest, size);
+        }
         drop(room);
-        Ok(())
+        self.link_while(&open, repository, digest, Link::Manifest { media_type, size })
     }
 
     /// Takes content away from where it could be served.
@@ -306,10 +316,20 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn add_link(&self, repository: &Repository, digest: &Digest, link: Link) -> Result<(), StorageError> {
+        let open = self.vault.while_open()?;
+        self.link_while(&open, repository, digest, link)
+    }
+
+    fn link_while(
+        &self,
+        _: &Open<'_>,
+        repository: &Repository,
+        digest: &Digest,
+        link: Link,
+    ) -> Result<(), StorageError> {
         if self.link(repository, digest)? == Some(link) {
             return Ok(());
         }
-        let _open = self.vault.while_open()?;
         self.vault.suspects.clear(&Suspect::Blob(*digest));
         self.vault.replace(self.vault.layout.repository(repository).link(digest), &link.to_json())?;
         self.vault.index.record(Change::Linked { repository: repository.clone().into(), digest: *digest, link });
