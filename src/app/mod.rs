@@ -6,6 +6,7 @@ mod announcement;
 mod backup;
 mod error;
 mod intake;
+mod pins;
 mod stopped;
 mod systemd;
 mod wiring;
@@ -24,7 +25,7 @@ pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
 pub use self::stopped::open_stopped;
-use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
+use self::wiring::{cache_settings, listener, open_store, origins, ours, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};
 use crate::cache::{Cache, ScrubProgress};
 use crate::clock::Clock;
@@ -78,17 +79,19 @@ impl Server {
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
-        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
-        let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
         };
+        let routes = routes(config)?;
+        let (settings, pins) = (cache_settings(config), pins::open(config, &store, &routes, ours.as_ref()).await?);
+        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
+        let scrubber = cache.scrubber().clone();
+        let keeping = pins::keep(&cache, routes.clone(), ours.clone());
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
         let activity = figures.activity().clone();
-        let (routes, hosted) = (routes(config)?, ours.clone());
+        let hosted = ours.clone();
         let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
@@ -122,7 +125,8 @@ impl Server {
         }
         let hosted = ours.map(|ours| ours.hosted);
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
-        let tidying = tidy.into_iter().chain([task::spawn("scrub", scrubber.work())]).collect();
+        let upkeep = [task::spawn("scrub", scrubber.work()), task::spawn("pins", keeping)];
+        let tidying = tidy.into_iter().chain(upkeep).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
                 let pages = pages.clone();
@@ -202,7 +206,7 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     let (registry, clock) = (Registry::new(), Clock::system());
     let origins = origins(config, upstreams(config, &clock, &registry)?)?;
     let store = open_store(config, &clock, &registry).await?;
-    let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
+    let (settings, pins) = (cache_settings(config), pins::open(config, &store, &routes(config)?, None).await?);
     let cache = Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry);
     let scrubber = cache.scrubber();
     let mut round = std::pin::pin!(scrubber.once(repair));
