@@ -53,7 +53,7 @@ large-store blobs="1000000":
     LARDER_STORE_BLOBS={{ blobs }} cargo test --locked --release --test it -- --nocapture large_store
 
 # The release size of what the tests try small, one line for each: many pushes and kills; 10 GiB of images through 1 GiB, 200
-# kills under load, 200 histories
+# kills under load, a thousand histories, which are other ones each time
 soak:
     LARDER_SOAK=1 cargo test --locked --release --test it -- every_acknowledged_push_pulls_whatever_happened_meanwhile
     LARDER_SOAK=1 cargo test --locked --release --test it -- acknowledged_pushes_survive_being_killed
@@ -61,7 +61,7 @@ soak:
     LARDER_SOAK=1 cargo test --locked --release --test it -- a_tag_is_a_register_through_kills
     LARDER_WORKING_SET=1024 cargo test --locked --release --test it -- --nocapture working_set
     LARDER_KILLS=200 cargo test --locked --release --test it -- --nocapture killed
-    LARDER_MODEL_CASES=200 cargo test --locked --release --test it -- --nocapture --include-ignored model
+    LARDER_MODEL_CASES=1000 LARDER_MODEL_SEED=$(date +%s) cargo test --locked --release --test it -- --nocapture model::
 
 # How fast the inner loops are, beside the run before; arguments go to criterion
 bench-loops *arguments:

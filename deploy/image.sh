@@ -2,7 +2,7 @@
 # Makes the image of deploy/Dockerfile from a static binary, without an engine: an OCI layout that `docker load` and
 # `podman load` take, too. The same binary and the same SOURCE_DATE_EPOCH make the same bytes.
 #
-#   RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target x86_64-unknown-linux-gnu
+#   RUSTFLAGS='-C target-feature=+crt-static -C strip=symbols' cargo build --locked --release --target x86_64-unknown-linux-gnu
 #   deploy/image.sh target/x86_64-unknown-linux-gnu/release/larder larder.tar && docker load -i larder.tar
 set -eu
 [ $# -ge 2 ] || { echo "use: $0 BINARY OUT.tar [NAME:TAG]" >&2; exit 2; }

@@ -54,7 +54,8 @@ const OFFICIAL: &str = "library";
 
 /// The one name that a registry goes by here.
 pub fn canonical(registry: &str) -> &str {
-    if DOCKER_HUB_ALIASES.contains(&registry) { DOCKER_HUB } else { registry }
+    let is_hub = DOCKER_HUB_ALIASES.iter().any(|alias| alias.eq_ignore_ascii_case(registry));
+    if is_hub { DOCKER_HUB } else { registry }
 }
 
 impl Routes {
@@ -91,14 +92,13 @@ impl Routes {
     }
 
     fn by_prefix(&self, name: &RepoName) -> Option<(&Mirrored, RepoName)> {
-        let (first, rest) = name.split_first()?;
-        Some((self.by_name(first)?, rest))
+        let home = self.by_name(name.components().next()?)?;
+        Some((home, name.split_first()?.1))
     }
 
     fn by_name(&self, name: &str) -> Option<&Mirrored> {
-        let name = name.to_ascii_lowercase();
-        let name = canonical(&name);
-        self.mirrored.iter().find(|mirrored| mirrored.registry.as_str() == name)
+        let name = canonical(name);
+        self.mirrored.iter().find(|mirrored| mirrored.registry.as_str().eq_ignore_ascii_case(name))
     }
 }
 

@@ -6,7 +6,7 @@ apt-get update -qq
 apt-get install -qq --yes --no-install-recommends \
     build-essential ca-certificates \
     apache2-utils buildah busybox-static chromium conmon containerd crun curl docker.io docker-registry fonts-dejavu-core iptables nginx-light openssl podman \
-    prometheus runc skopeo systemd tinyproxy uidmap >/dev/null
+    prometheus runc skopeo systemd systemd-container tinyproxy uidmap >/dev/null
 # From Debian 13 on the client is a package of its own.
 apt-get install -qq --yes --no-install-recommends docker-cli >/dev/null 2>&1 || true
 # For the Kubernetes manifests; where kubectl came from elsewhere, it stays.

@@ -37,7 +37,7 @@ pub enum AccessError {
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// The file of accounts cannot be read.
-    #[error("cannot read the htpasswd file {path:?}: {source}")]
+    #[error("cannot read the htpasswd file {path:?} as the user that larder runs as: {source}")]
     Read {
         /// The file.
         path: PathBuf,

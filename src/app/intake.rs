@@ -110,11 +110,11 @@ impl Intake {
     /// It is none, or not that of its digest.
     pub fn manifest(&self, repository: &Repository, digest: &Digest, bytes: &[u8]) -> Result<(), IntakeError> {
         let media_type = Manifest::parse(bytes)?.media_type;
-        if self.store.blob(digest)?.is_none() {
-            self.store.put(digest, bytes, self.store.reserve(bytes.len() as u64)?)?;
+        let size = bytes.len() as u64;
+        if self.store.blob(digest)?.is_some() {
+            return Ok(self.store.add_link(repository, digest, Link::Manifest { media_type, size })?);
         }
-        let link = Link::Manifest { media_type, size: bytes.len() as u64 };
-        Ok(self.store.add_link(repository, digest, link)?)
+        Ok(self.store.put_manifest(repository, digest, bytes, media_type, self.store.reserve(size)?)?)
     }
 
     /// The tag means this manifest from now on, until upstream says otherwise.

@@ -6,6 +6,7 @@ mod announcement;
 mod backup;
 mod error;
 mod intake;
+mod memory;
 mod pins;
 mod stopped;
 mod systemd;
@@ -24,6 +25,7 @@ use self::announcement::{Addresses, announce, mirror_url};
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
+use self::memory::Memory;
 pub use self::stopped::open_stopped;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};
@@ -57,6 +59,7 @@ pub struct Server {
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
+    memory: Memory,
     store: Store,
 }
 
@@ -87,12 +90,14 @@ impl Server {
         let (settings, pins) = (cache_settings(config), pins::open(config, &store, &routes, ours.as_ref()).await?);
         let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
         let scrubber = cache.scrubber().clone();
-        let keeping = pins::keep(&cache, routes.clone(), ours.clone());
+        let pinned = pins::keep(&cache, routes.clone(), ours.clone());
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
         let activity = figures.activity().clone();
+        let memory = Memory::take_up(activity.clone(), store.clone()).await;
         let hosted = ours.clone();
         let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
+        let keeping = task::spawn("activity", memory.clone().keep(clock.clone()));
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());
@@ -125,7 +130,7 @@ impl Server {
         }
         let hosted = ours.map(|ours| ours.hosted);
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
-        let upkeep = [task::spawn("scrub", scrubber.work()), task::spawn("pins", keeping)];
+        let upkeep = [keeping, task::spawn("scrub", scrubber.work()), task::spawn("pins", pinned)];
         let tidying = tidy.into_iter().chain(upkeep).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
@@ -136,7 +141,7 @@ impl Server {
         );
         let operators = task::spawn("admin", admin);
         let Addresses { mirror, admin, registry } = addresses;
-        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, store })
+        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, memory, store })
     }
 
     /// Begins to stop: no new connections, `grace` for what is under way. A second call means now.
@@ -156,6 +161,7 @@ impl Server {
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
+        self.memory.write().await;
         let store = self.store;
         task::blocking(move || store.close()).await;
     }

@@ -140,7 +140,7 @@ impl BlobReader {
             let extent = match self.next_place(CHUNK).await? {
                 Next::Place(extent) => extent,
                 Next::End => return Ok(None),
-                Next::Passing => return self.next_passed().await,
+                Next::Passing => return Box::pin(self.next_passed()).await,
             };
             let at = extent.offset;
             match task::blocking(move || extent.read()).await {
@@ -160,7 +160,7 @@ impl BlobReader {
                 Next::Place(extent) => extent,
                 Next::End => return Ok(None),
                 // What is not in a file is put where it can be sent like what is.
-                Next::Passing => match self.next_passed().await? {
+                Next::Passing => match Box::pin(self.next_passed()).await? {
                     Some(bytes) => return Ok(Some(task::blocking(move || Extent::in_memory(&bytes)).await?)),
                     None => return Ok(None),
                 },

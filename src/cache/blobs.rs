@@ -79,7 +79,7 @@ impl Blobs {
         let Source::Kept(file) = &blob.source else { return Ok(blob) };
         let beginning = file.extent(from, BEGINNING.min(file.size().saturating_sub(from)) as usize);
         match ready(&beginning).await {
-            Err(error) if is_lost(&error) => self.heal(repository, digest).await,
+            Err(error) if is_lost(&error) => Box::pin(self.heal(repository, digest)).await,
             // Whatever else is wrong with it, the reader will meet.
             _ => Ok(blob),
         }
@@ -103,18 +103,28 @@ impl Blobs {
     }
 
     async fn take(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        let boarding = match self.find(repository, digest).await? {
-            Found::Readable(blob) => return Ok(self.kept(blob, repository, digest, Outcome::Hit)),
-            Found::Unlinked(blob) => match self.flights.running(digest, repository) {
-                // Our own fill is just between its commit and its link.
-                Some(seat) => return self.follow(seat, repository, digest, Outcome::Joined).await,
-                None => {
-                    self.ask_right(repository, digest, Some(blob.size())).await?;
-                    return Ok(self.kept(blob, repository, digest, Outcome::Revalidated));
-                }
-            },
-            Found::Nothing => self.board(whom, repository, digest)?,
-        };
+        match self.find(repository, digest).await? {
+            Found::Readable(blob) => Ok(self.kept(blob, repository, digest, Outcome::Hit)),
+            Found::Unlinked(blob) => Box::pin(self.share(blob, repository, digest)).await,
+            Found::Nothing => Box::pin(self.fly(whom, repository, digest)).await,
+        }
+    }
+
+    /// What is here for another repository, once it is known that this one may have it.
+    async fn share(&self, blob: BlobFile, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+        match self.flights.running(digest, repository) {
+            // Our own fill is just between its commit and its link.
+            Some(seat) => self.follow(seat, repository, digest, Outcome::Joined).await,
+            None => {
+                self.ask_right(repository, digest, Some(blob.size())).await?;
+                Ok(self.kept(blob, repository, digest, Outcome::Revalidated))
+            }
+        }
+    }
+
+    /// What is not here: fetched now, or on its way already.
+    async fn fly(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
+        let boarding = self.board(whom, repository, digest)?;
         let boarding = match boarding {
             Boarding::Elsewhere(seat) => {
                 self.ask_right(repository, digest, None).await?;
@@ -312,7 +322,7 @@ impl Blobs {
                     Ok(()) => pilot.land(Progress::Done(blob, 0)),
                     Err(error) => pilot.land(Progress::Failed(error)),
                 },
-                Ok(Found::Nothing) => fill.run(pilot).await,
+                Ok(Found::Nothing) => Box::pin(fill.run(pilot)).await,
                 Err(error) => pilot.land(Progress::Failed(error)),
             }
         });

@@ -82,8 +82,8 @@ impl Gate {
             Verdict::Unknown if !origin.upstream.has_account() => Verdict::Public,
             Verdict::NotPublic | Verdict::Absent if self.inner.is_within(at, self.inner.denied_for) => verdict,
             // In an outage the last answer holds.
-            Verdict::NotPublic => self.ask(repository).await.unwrap_or(verdict),
-            Verdict::Absent | Verdict::Unknown => self.ask(repository).await?,
+            Verdict::NotPublic => Box::pin(self.ask(repository)).await.unwrap_or(verdict),
+            Verdict::Absent | Verdict::Unknown => Box::pin(self.ask(repository)).await?,
         };
         match verdict {
             Verdict::Public => Ok(()),

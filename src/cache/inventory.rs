@@ -3,7 +3,7 @@
 //! Over the survey that eviction makes, so that what is told is what would go. Fetches nothing; a look is no use of an image.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use thiserror::Error;
@@ -15,11 +15,13 @@ use super::eviction::{Keeper, Needs, condemn};
 use super::parts::Parts;
 use super::pins::Pins;
 use crate::oci::{Digest, Platform, Reference, Repository, Tag};
-use crate::storage::{Condemned, Link, Print, Removed, StorageError, Store};
+use crate::storage::{Condemned, Print, Removed, StorageError, Store};
 use crate::task;
 
 /// How long what was just recorded may take to be counted.
 const CATCH_UP: Duration = Duration::from_secs(1);
+/// How long the look from which a page was told is kept for the next page: it takes seconds where there are very many.
+const KEPT: Duration = Duration::from_secs(60);
 
 /// An image: a manifest that no other of its repository names.
 #[derive(Clone, Debug)]
@@ -87,12 +89,14 @@ pub enum InventoryError {
 pub struct Inventory {
     keeper: Arc<Keeper>,
     named: Mutex<Named>,
+    // The one that more pages may be told from.
+    last: Arc<Mutex<Option<Arc<Survey>>>>,
 }
 
 impl Inventory {
     /// Of what `keeper` keeps.
     pub fn new(keeper: Arc<Keeper>) -> Inventory {
-        Inventory { keeper, named: Mutex::default() }
+        Inventory { keeper, named: Mutex::default(), last: Arc::default() }
     }
 
     /// What is pinned.
@@ -110,9 +114,28 @@ impl Inventory {
         after: Option<&str>,
         limit: usize,
     ) -> Result<Vec<CachedImage>, InventoryError> {
-        let (part, after, keeper) = (part.to_owned(), after.unwrap_or_default().to_owned(), self.keeper.clone());
-        let look = move |survey: &Survey| list(&keeper, survey, &part, &after, limit);
-        self.surveyed(look).await?
+        let is_next = after.is_some_and(|after| !after.is_empty());
+        let mut last = self.last.lock().await;
+        let survey = match last.take().filter(|_| is_next) {
+            Some(survey) => survey,
+            None => Arc::new(self.look().await?),
+        };
+        let (part, after, keeper, looked) =
+            (part.to_owned(), after.unwrap_or_default().to_owned(), self.keeper.clone(), survey.clone());
+        let images = task::blocking(move || list(&keeper, &looked, &part, &after, limit)).await;
+        if images.len() >= limit {
+            *last = Some(survey.clone());
+            self.forget_in_time(&survey);
+        }
+        Ok(images)
+    }
+
+    fn forget_in_time(&self, survey: &Arc<Survey>) {
+        let (last, clock, survey) = (self.last.clone(), self.keeper.clock.clone(), Arc::downgrade(survey));
+        task::spawn("inventory", async move {
+            clock.sleep(KEPT).await;
+            last.lock().await.take_if(|kept| Weak::ptr_eq(&Arc::downgrade(kept), &survey));
+        });
     }
 
     /// Takes away what `which` says, or with `is_dry` only tells what that is. Frees what nobody else needs.
@@ -127,7 +150,8 @@ impl Inventory {
     ) -> Result<Dropped, InventoryError> {
         let _turn = self.keeper.turn.lock().await;
         let (keeper, at, which) = (self.keeper.clone(), repository.clone(), which.clone());
-        let orders = self.surveyed(move |survey| orders(&keeper, survey, &at, &which)).await??;
+        let survey = self.look().await?;
+        let orders = task::blocking(move || orders(&keeper, &survey, &at, &which)).await?;
         let mut dropped = Dropped::default();
         for Order { image, condemned, unneeded, bytes } in orders {
             dropped.tags.extend_from_slice(&condemned.tags);
@@ -147,21 +171,17 @@ impl Inventory {
         Ok(dropped)
     }
 
-    async fn surveyed<T: Send + 'static>(
-        &self,
-        look: impl FnOnce(&Survey) -> T + Send + 'static,
-    ) -> Result<T, InventoryError> {
+    async fn look(&self) -> Result<Survey, InventoryError> {
         let mut named = self.named.lock().await;
         let (keeper, mut known) = (self.keeper.clone(), std::mem::take(&mut *named));
-        let (found, known) = task::blocking(move || {
+        let (survey, known) = task::blocking(move || {
             keeper.store.index().settle(CATCH_UP);
             let now = keeper.clock.unix_seconds();
-            let survey = survey::survey(&keeper.store, &mut known, &*keeper, now);
-            (survey.map(|survey| survey.map(|survey| look(&survey))), known)
+            (survey::survey(&keeper.store, &mut known, &*keeper, now), known)
         })
         .await;
         *named = known;
-        found?.ok_or(InventoryError::NotReady)
+        survey?.ok_or(InventoryError::NotReady)
     }
 }
 
@@ -176,20 +196,14 @@ fn key(repository: &Repository, root: &Digest) -> String {
     format!("{repository}@{root}")
 }
 
-fn list(
-    keeper: &Keeper,
-    survey: &Survey,
-    part: &str,
-    after: &str,
-    limit: usize,
-) -> Result<Vec<CachedImage>, InventoryError> {
+fn list(keeper: &Keeper, survey: &Survey, part: &str, after: &str, limit: usize) -> Vec<CachedImage> {
     let mut found = Vec::new();
-    for (which, subject) in survey.subjects.iter().enumerate() {
+    for (which, subject) in survey.subjects.iter().enumerate().filter(|(_, subject)| subject.is_image) {
         let Some(repository) = subject.repository.map(|number| &survey.repositories[number as usize]) else { continue };
         let key = key(repository, &subject.root);
         let is_meant =
             key.contains(part) || subject.tags.iter().any(|tag| format!("{repository}:{tag}").contains(part));
-        if is_meant && key.as_str() > after && is_image(&keeper.store, repository, subject)? {
+        if is_meant && key.as_str() > after {
             found.push((key, which, repository));
         }
     }
@@ -219,12 +233,7 @@ fn list(
             stale: subject.tags.iter().any(is_stale),
         }
     });
-    Ok(described.collect())
-}
-
-/// A blob that no manifest names is a leftover, and no image.
-fn is_image(store: &Store, repository: &Repository, subject: &Subject) -> Result<bool, StorageError> {
-    Ok(!subject.tags.is_empty() || matches!(store.link(repository, &subject.root)?, Some(Link::Manifest { .. })))
+    described.collect()
 }
 
 /// What is to be done for one image.
@@ -243,6 +252,7 @@ fn orders(
     which: &Which,
 ) -> Result<Vec<Order>, InventoryError> {
     let is_meant = |subject: &Subject| match which {
+        _ if !subject.is_image => false,
         Which::One(Reference::Tag(tag)) => subject.tags.contains(tag),
         Which::One(Reference::Digest(digest)) => subject.root == *digest,
         Which::AllTags => !subject.tags.is_empty(),
@@ -250,12 +260,9 @@ fn orders(
     let is_here = |subject: &Subject| {
         subject.repository.is_some_and(|number| survey.repositories[number as usize] == *repository)
     };
-    let mut meant = Vec::new();
-    for (at, subject) in survey.subjects.iter().enumerate() {
-        if is_here(subject) && is_meant(subject) && is_image(&keeper.store, repository, subject)? {
-            meant.push(at);
-        }
-    }
+    let subjects = survey.subjects.iter().enumerate();
+    let meant: Vec<usize> =
+        subjects.filter(|(_, subject)| is_here(subject) && is_meant(subject)).map(|(at, _)| at).collect();
     if meant.is_empty() {
         return Err(InventoryError::Absent(match which {
             Which::One(Reference::Tag(tag)) => format!("{repository}:{tag}"),

@@ -17,7 +17,7 @@ use super::room::Rooms;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
-use crate::storage::{Link, StorageError, Store};
+use crate::storage::{StorageError, Store};
 use crate::task;
 use crate::upstream::{FetchedManifest, ManifestHead, Reach};
 
@@ -113,15 +113,20 @@ impl Manifests {
             self.inner.store.used(digest);
             // What is in memory alone would be lost with the process.
             if self.inner.unkept.get(&key).is_some_and(|tried| self.inner.clock.tick() >= tried + UNKEPT) {
-                self.inner.keep(key, manifest.clone()).await?;
+                Box::pin(self.inner.keep(key, manifest.clone())).await?;
             }
             return Ok((manifest, Outcome::Hit));
         }
+        Box::pin(self.find_or_fetch(key, on_behalf_of)).await
+    }
+
+    /// What is not in memory.
+    async fn find_or_fetch(&self, key: Key, on_behalf_of: OnBehalfOf) -> Result<(StoredManifest, Outcome), CacheError> {
         let (inner, wanted) = (self.inner.clone(), key.clone());
         let unlinked = match task::blocking(move || inner.find(&wanted)).await? {
             Found::Readable(manifest) => {
+                self.inner.store.used(&key.1);
                 self.inner.remember(key, &manifest);
-                self.inner.store.used(digest);
                 return Ok((manifest, Outcome::Hit));
             }
             Found::Unlinked(manifest) => Some(manifest),
@@ -326,13 +331,7 @@ impl Inner {
         let written = match self.rooms.reserve(kept.bytes.len() as u64).await {
             Err(error) => Err(error),
             Ok(room) => {
-                let work = move || {
-                    if store.blob(&digest)?.is_none() {
-                        store.put(&digest, &kept.bytes, room)?;
-                    }
-                    let link = Link::Manifest { media_type: kept.media_type, size: kept.bytes.len() as u64 };
-                    store.add_link(&repository, &digest, link)
-                };
+                let work = move || store.put_manifest(&repository, &digest, &kept.bytes, kept.media_type, room);
                 task::blocking(work).await
             }
         };

@@ -41,6 +41,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
@@ -290,7 +291,7 @@ impl Cache {
         let upstream = self.origins.of(repository)?;
         // A failed question alone may be the registry's own trouble, with its fallbacks as well as ever.
         if (upstream.is_down() || (has_just_failed && !upstream.has_fallbacks()))
-            && let Some(missing) = self.completeness.missing(repository, &answer.manifest).await?
+            && let Some(missing) = Box::pin(self.completeness.missing(repository, &answer.manifest)).await?
         {
             self.metrics.incomplete(missing);
             return Err(CacheError::Incomplete { registry: repository.registry.clone(), missing });
@@ -374,8 +375,12 @@ impl Cache {
 
     /// No client waits longer for the head of an answer; some have no limit of their own (protocol.md, rule 9). Blobs bound
     /// themselves, for once their first byte is there the rest takes as long as it takes.
-    async fn in_time<T>(&self, work: impl Future<Output = Result<T, CacheError>>) -> Result<T, CacheError> {
-        timeout(self.first_byte_timeout, work).await.unwrap_or(Err(CacheError::Late))
+    fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, CacheError>>,
+    ) -> impl Future<Output = Result<T, CacheError>> {
+        // An async function would hold the work twice: as it was given, and as it is waited for.
+        timeout(self.first_byte_timeout, work).map(|done| done.unwrap_or(Err(CacheError::Late)))
     }
 
     /// The repositories of which something is here that is for everyone, in byte order.

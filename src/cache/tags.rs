@@ -96,14 +96,16 @@ impl Tags {
     ) -> Result<Resolved, CacheError> {
         let (inner, key) = (&self.inner, (repository.clone(), tag.clone()));
         let origin = inner.origins.origin(repository)?;
-        let Some(known) = inner.recall(&key).await? else { return self.learn(key, on_behalf_of).await };
+        let Some(known) = inner.recall(&key).await? else {
+            return Box::pin(self.learn(key, on_behalf_of)).await;
+        };
         if inner.memory.is_fresh(&known) {
             let Known { digest, is_fallback, .. } = known;
             return Ok(Resolved { digest, outcome: Outcome::Hit, stale: None, is_fallback, has_just_failed: false });
         }
         match inner.reason_not_to_ask(&key, &known, origin) {
             Some(reason) => Ok(inner.stale(&key, &known, reason, origin)),
-            None => self.confirm(key, known, origin, on_behalf_of).await,
+            None => Box::pin(self.confirm(key, known, origin, on_behalf_of)).await,
         }
     }
 

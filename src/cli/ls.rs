@@ -41,6 +41,10 @@ impl Ls {
         if self.json {
             return output::write(&format!("{:#}\n", Value::from(images)));
         }
+        if images.is_empty() {
+            let by_that_name = if self.pattern.is_some() { " by that name" } else { "" };
+            return output::write(&format!("nothing is cached{by_that_name}\n"));
+        }
         output::write(&render(&images, Clock::system().unix_seconds()))
     }
 
@@ -73,9 +77,6 @@ fn words<'v>(image: &'v Value, key: &str) -> Vec<&'v str> {
 }
 
 fn render(images: &[Value], now: u64) -> String {
-    if images.is_empty() {
-        return "nothing is cached by that name\n".to_owned();
-    }
     let size = |image: &Value, key: &str| ByteSize(image[key].as_u64().unwrap_or_default()).display().iec().to_string();
     let mut rows: Vec<[String; 6]> = vec![["IMAGE", "PLATFORMS", "SIZE", "SHARED", "USED", "NOTES"].map(str::to_owned)];
     for image in images {

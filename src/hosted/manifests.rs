@@ -99,10 +99,9 @@ pub fn put(store: &Hosted, name: &RepoName, new: &NewManifest) -> Result<Accepte
     };
     let tags: Vec<&Tag> = tags().into_iter().chain(&new.tags).collect();
 
-    // Before the repository's turn, because others wait for that; nobody has the content before it is linked.
+    // Also before the repository's turn, which others wait for.
     check_immutable(|tag| store.tag(name, tag), &tags, &new.immutable, &digest)?;
-    store.put(&digest, &new.bytes)?;
-    let edit = store.edit(name)?;
+    let edit = store.edit_with(name, &digest, &new.bytes)?;
     check_immutable(|tag| edit.tag(tag), &tags, &new.immutable, &digest)?;
     if new.adopts {
         for blob in manifest.blobs() {

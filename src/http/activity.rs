@@ -1,14 +1,14 @@
 //! What the doors did lately, for the operator's page: sums by day, the last errors, who and what asks most.
 //!
-//! In memory only, and bounded whatever clients send. It holds names and addresses, so it is shown on the admin address
-//! alone and never becomes a metric's label.
+//! Bounded whatever clients send. It holds names and addresses, so it is shown on the admin address alone and never becomes a
+//! metric's label. It can be written as one line of text and taken up again; where that is kept is not its business.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::cache::Outcome;
 
@@ -36,7 +36,16 @@ struct Inner {
     clients: Top<IpAddr>,
 }
 
-/// What was answered on one day, of which this process has seen what came since its start.
+/// All of it, as it is written. Days are: which, requests, hits, bytes, cached bytes.
+#[derive(Default, Deserialize, Serialize)]
+struct Written {
+    days: Vec<[u64; 5]>,
+    errors: Vec<Failure>,
+    images: Vec<(String, u64, u64)>,
+    clients: Vec<(IpAddr, u64, u64)>,
+}
+
+/// What was answered on one day.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Day {
     /// Which, in UTC. Days since 1970 within, a date without.
@@ -53,7 +62,7 @@ pub struct Day {
 }
 
 /// An answer that should have been another one, and for which the client cannot be blamed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Failure {
     /// When its request ended, in seconds since 1970.
     pub at: u64,
@@ -70,7 +79,7 @@ pub struct Failure {
 pub struct Counted {
     /// Who or what.
     pub name: String,
-    /// How often, or less.
+    /// How often, or less. Each day before today counts half as much as the one after it.
     pub count: u64,
     /// How much less it may be.
     pub over: u64,
@@ -126,6 +135,33 @@ impl Activity {
         }
     }
 
+    /// All of it, as one line of text. The same makes the same line.
+    pub fn written(&self) -> Vec<u8> {
+        let inner = self.lock();
+        let day = |day: &Day| [day.day, day.requests, day.hits, day.bytes, day.cached_bytes];
+        let written = Written {
+            days: inner.days.iter().map(day).collect(),
+            errors: inner.errors.iter().cloned().collect(),
+            images: inner.images.all(),
+            clients: inner.clients.all(),
+        };
+        drop(inner);
+        serde_json::to_vec(&written).unwrap_or_default()
+    }
+
+    /// Takes up what was written, before anything is counted. `false`: it is not what this version writes, and is left.
+    pub fn take_up(&self, line: &[u8]) -> bool {
+        let Ok(Written { days, errors, images, clients }) = serde_json::from_slice(line) else { return false };
+        let mut inner = self.lock();
+        for [day, requests, hits, bytes, cached_bytes] in days {
+            *inner.day(day) = Day { day, requests, hits, bytes, cached_bytes };
+        }
+        inner.errors = errors.into_iter().take(MAX_ERRORS).collect();
+        inner.images = Top::of(images);
+        inner.clients = Top::of(clients);
+        true
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,6 +171,9 @@ impl Inner {
     /// A clock that was put back adds to the day that was latest.
     fn day(&mut self, day: u64) -> &mut Day {
         if self.days.back().is_none_or(|last| last.day < day) {
+            let passed = self.days.back().map_or(0, |last| day - last.day);
+            self.images.fade(passed);
+            self.clients.fade(passed);
             if self.days.len() >= MAX_DAYS {
                 self.days.pop_front();
             }
@@ -157,7 +196,26 @@ impl<T> Default for Top<T> {
     }
 }
 
-impl<T: Clone + Eq + std::hash::Hash + ToString> Top<T> {
+impl<T: Clone + Eq + Ord + std::hash::Hash + ToString> Top<T> {
+    fn of(names: Vec<(T, u64, u64)>) -> Top<T> {
+        Top { names: names.into_iter().take(MAX_NAMES).map(|(name, count, over)| (name, (count, over))).collect() }
+    }
+
+    /// So many days have passed: what counted is worth half as much after each, so that the busy of last month give way.
+    fn fade(&mut self, days: u64) {
+        let half = |count: u64| count.checked_shr(u32::try_from(days).unwrap_or(u32::MAX)).unwrap_or(0);
+        self.names.retain(|_, (count, over)| {
+            (*count, *over) = (half(*count), half(*over));
+            *count > 0
+        });
+    }
+
+    fn all(&self) -> Vec<(T, u64, u64)> {
+        let mut all: Vec<_> = self.names.iter().map(|(name, (count, over))| (name.clone(), *count, *over)).collect();
+        all.sort_unstable();
+        all
+    }
+
     fn count(&mut self, name: T) {
         if let Some((count, _)) = self.names.get_mut(&name) {
             *count += 1;
@@ -209,6 +267,33 @@ mod tests {
         assert_eq!(days[0], Day { day: 8, requests: 3, hits: 2, bytes: 118, cached_bytes: 110 });
         assert_eq!(days[1], Day { day: 7, requests: 2, hits: 1, bytes: 18, cached_bytes: 10 });
         assert_eq!(serde_json::to_value(&days[0]).unwrap()["day"], "1970-01-09");
+    }
+
+    #[test]
+    fn what_was_written_is_taken_up_and_counted_on() {
+        let before = Activity::default();
+        let client = "10.0.0.7".parse().unwrap();
+        for day in 3..5 {
+            before.answered(day * DAY_S, Some(Outcome::Hit), 10, Some((format!("image-{day}"), client)));
+        }
+        before.failed(Failure { at: 7, path: "/v2/".to_owned(), status: 503, reason: "gone\n".to_owned() });
+        let line = before.written();
+        assert!(!line.contains(&b'\n'));
+
+        let after = Activity::default();
+        assert!(after.take_up(&line));
+        assert_eq!((after.lately(), after.written()), (before.lately(), line));
+        after.answered(4 * DAY_S, Some(Outcome::Hit), 5, Some(("image-4".to_owned(), client)));
+        let lately = after.lately();
+        assert_eq!(lately.days[0], Day { day: 4, requests: 2, hits: 2, bytes: 15, cached_bytes: 15 });
+        assert_eq!((lately.images[0].count, lately.clients[0].count), (2, 2));
+        assert_eq!(lately.images.len(), 1, "what was asked for once, yesterday, counts no more");
+
+        for other in [&b"{}"[..], b"", b"[1]", b"{\"days\":[[1]],\"errors\":[],\"images\":[],\"clients\":[]}"] {
+            let nothing = Activity::default();
+            assert!(!nothing.take_up(other));
+            assert!(nothing.lately().days.is_empty());
+        }
     }
 
     #[test]

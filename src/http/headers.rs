@@ -1,5 +1,8 @@
 //! The headers of answers and the two request headers that decide anything (protocol.md, section 9).
 
+use std::fmt::Write;
+
+use bytes::Bytes;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::response::Builder;
 
@@ -41,15 +44,27 @@ pub fn content(mut builder: Builder, digest: &Digest, lifetime: Lifetime) -> Bui
     if let Some(headers) = builder.headers_mut() {
         headers.reserve(ROOM);
     }
-    let etag = format!("\"{digest}\"");
+    let etag = Bytes::from(etag(digest));
     let lifetime = match lifetime {
         Lifetime::Immutable => IMMUTABLE,
         Lifetime::Changing => ASK_AGAIN,
     };
-    builder
-        .header(CONTENT_DIGEST, etag.trim_matches('"'))
-        .header(header::ETAG, etag)
-        .header(header::CACHE_CONTROL, lifetime)
+    // One text for both: the digest is what stands between the quotes.
+    for (name, text) in [(CONTENT_DIGEST, etag.slice(1..etag.len() - 1)), (header::ETAG, etag)] {
+        builder = match HeaderValue::from_maybe_shared(text) {
+            Ok(value) => builder.header(name, value),
+            Err(_) => builder,
+        };
+    }
+    builder.header(header::CACHE_CONTROL, lifetime)
+}
+
+/// The strong validator of a digest's content. Never grows: a digest has at most 135 characters.
+fn etag(digest: &Digest) -> String {
+    let mut etag = String::with_capacity(140);
+    // A string takes whatever is written.
+    let _ = write!(etag, "\"{digest}\"");
+    etag
 }
 
 /// Says that an answer may be old, and why. The one form of `Warning` that the specification allows has code 299.
@@ -67,7 +82,7 @@ pub fn has(headers: &HeaderMap, digest: &Digest) -> bool {
     if !headers.contains_key(header::IF_NONE_MATCH) {
         return false;
     }
-    let etag = format!("\"{digest}\"");
+    let etag = etag(digest);
     let tags = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     tags.flat_map(|value| value.split(',')).map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
@@ -76,7 +91,7 @@ pub fn has(headers: &HeaderMap, digest: &Digest) -> bool {
 pub fn range(headers: &HeaderMap, digest: &Digest) -> Option<RangeHeader> {
     let mut ranges = headers.get_all(header::RANGE).iter();
     let (Some(range), None) = (ranges.next(), ranges.next()) else { return None };
-    let same = headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == format!("\"{digest}\"").as_bytes());
+    let same = headers.get(header::IF_RANGE).is_none_or(|tag| tag.as_bytes() == etag(digest).as_bytes());
     if same { range.to_str().ok()?.parse().ok() } else { None }
 }
 

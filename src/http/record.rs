@@ -112,7 +112,10 @@ impl Record {
     /// What it asks for, if it is a pull as people count them: by tag, for what follows is asked for by digest.
     pub fn pulls(&mut self, repository: &impl fmt::Display, endpoint: &Endpoint) {
         if let Endpoint::Manifest(_, Reference::Tag(tag)) = endpoint {
-            self.pulled = Some(format!("{repository}:{tag}"));
+            let mut image = String::with_capacity(96);
+            // A string takes whatever is written.
+            let _ = write!(image, "{repository}:{tag}");
+            self.pulled = Some(image);
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
@@ -40,8 +41,9 @@ pub enum NameError {
 macro_rules! text_type {
     ($(#[$doc:meta])* $name:ident, $check:expr, $error:expr) => {
         $(#[$doc])*
+        // Shared: a request hands its names on to everything that it meets.
         #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub struct $name(Box<str>);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// The text.

@@ -102,8 +102,8 @@ impl Listener {
         let Settings { name, listen, tls, mut limits } = settings;
         let tls = match tls {
             Some(files) => {
-                let expiry = metrics.certificate_expiry(name);
-                let loaded = task::blocking(move || Tls::load(files, expiry)).await;
+                let (expiry, refused) = (metrics.certificate_expiry(name), metrics.certificates_refused(name));
+                let loaded = task::blocking(move || Tls::load(files, expiry, refused)).await;
                 Some(loaded.map_err(|source| BindError::Tls { name, source })?)
             }
             None => None,

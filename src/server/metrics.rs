@@ -1,6 +1,6 @@
 //! The figures of all listeners. A label is a listener's name, never a client.
 
-use prometheus::{IntGauge, IntGaugeVec, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use crate::metric;
 
@@ -9,6 +9,7 @@ use crate::metric;
 pub struct Metrics {
     connections: IntGaugeVec,
     expiry: IntGaugeVec,
+    refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -17,7 +18,9 @@ impl Metrics {
         let connections = metric::gauges(registry, "larder_connections", "Open connections of clients.", &["listener"]);
         let help = "When the certificate of a listener with TLS ends, in seconds since 1970.";
         let expiry = metric::gauges(registry, "larder_certificate_expiry_timestamp_seconds", help, &["listener"]);
-        Metrics { connections, expiry }
+        let help = "New certificates, keys or client CAs of a listener that were no good: the old ones are kept.";
+        let refused = metric::counters(registry, "larder_certificates_refused_total", help, &["listener"]);
+        Metrics { connections, expiry, refused }
     }
 
     /// The open connections of one listener.
@@ -28,5 +31,10 @@ impl Metrics {
     /// When the certificate of one listener ends.
     pub fn certificate_expiry(&self, listener: &'static str) -> IntGauge {
         self.expiry.with_label_values(&[listener])
+    }
+
+    /// How often new files of one listener were no good.
+    pub fn certificates_refused(&self, listener: &'static str) -> IntCounter {
+        self.refused.with_label_values(&[listener])
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use prometheus::IntGauge;
+use prometheus::{IntCounter, IntGauge};
 use rustls::crypto::ring::{Ticketer, default_provider};
 use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -37,7 +37,7 @@ pub struct TlsFiles {
 #[derive(Debug, Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("cannot read {path:?}: {source}")]
+    #[error("cannot read {path:?} as the user that larder runs as: {source}")]
     Read {
         /// The file.
         path: PathBuf,
@@ -87,6 +87,8 @@ struct Served {
     config: RwLock<Arc<ServerConfig>>,
     /// When the certificate ends, in seconds since 1970.
     expiry: IntGauge,
+    /// How often new files were no good.
+    refused: IntCounter,
 }
 
 impl Tls {
@@ -94,11 +96,12 @@ impl Tls {
     ///
     /// # Errors
     /// There is no pair, its halves do not belong together, or there is no CA where one is named.
-    pub fn load(files: TlsFiles, expiry: IntGauge) -> Result<Tls, TlsError> {
+    pub fn load(files: TlsFiles, expiry: IntGauge, refused: IntCounter) -> Result<Tls, TlsError> {
         let stamp = stamp(&files);
         let (config, ends) = read_config(&files)?;
         expiry.set(ends);
-        Ok(Tls { served: Arc::new(Served { files, stamp, config: RwLock::new(Arc::new(config)), expiry }) })
+        let config = RwLock::new(Arc::new(config));
+        Ok(Tls { served: Arc::new(Served { files, stamp, config, expiry, refused }) })
     }
 
     /// Makes a connection of a socket, with what is served now.
@@ -133,7 +136,10 @@ impl Served {
                 *self.config.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(config);
                 tracing::info!(cert = ?self.files.cert, "the certificate was replaced");
             }
-            Err(error) => tracing::warn!(%error, "the new certificate is not used, the old one is kept"),
+            Err(error) => {
+                self.refused.inc();
+                tracing::warn!(%error, "the new certificate is not used, the old one is kept");
+            }
         }
     }
 }

@@ -100,7 +100,7 @@ pub fn remove_part(vault: &Vault, digest: &Digest) -> Result<(), StorageError> {
 #[cfg(test)]
 mod tests {
     use crate::clock::Clock;
-    use crate::oci::{Digest, Repository};
+    use crate::oci::{Digest, MediaType, Repository};
     use crate::storage::{Condemned, Limits, Link, Settings, Store, Verify};
 
     fn open(home: &std::path::Path) -> Store {
@@ -109,16 +109,41 @@ mod tests {
         Store::open(settings, Clock::system(), &prometheus::Registry::new()).unwrap()
     }
 
+    fn put(store: &Store, repository: &Repository, content: &[u8]) -> Digest {
+        let (digest, room) = (Digest::sha256(content), store.reserve(content.len() as u64).unwrap());
+        store.put_manifest(repository, &digest, content, MediaType::OciManifest, room).unwrap();
+        digest
+    }
+
+    #[test]
+    fn what_a_push_is_about_to_link_is_not_taken_away_for_being_nobodys() {
+        let home = tempfile::tempdir().unwrap();
+        let store = open(home.path());
+        let repository = Repository { registry: "docker.io".parse().unwrap(), name: "library/a".parse().unwrap() };
+        let digest = put(&store, &repository, b"both");
+        // It is about to be evicted, and is pushed at this moment.
+        store.forget(&repository, &Condemned { tags: vec![], links: vec![digest] }).unwrap();
+        let (hosted, name) = (store.hosted(), "golden/a".parse().unwrap());
+        let edit = hosted.edit_with(&name, &digest, b"both").unwrap();
+        std::thread::scope(|scope| {
+            let removed = scope.spawn(|| store.remove(&[digest], |_| false).unwrap());
+            edit.set_link(&digest, Link::Blob { size: 4 }).unwrap();
+            drop(edit);
+            assert_eq!(removed.join().unwrap().blobs, 0);
+        });
+        assert!(hosted.open(&name, &digest).unwrap().is_some());
+    }
+
     #[test]
     fn only_what_nobody_holds_goes_and_what_is_hosted_is_not_the_caches() {
         let home = tempfile::tempdir().unwrap();
         let store = open(home.path());
         let repository = Repository { registry: "docker.io".parse().unwrap(), name: "library/a".parse().unwrap() };
-        let [ours, linked, loose] = [&b"ours"[..], b"linked", b"loose"].map(|content| {
-            let digest = Digest::sha256(content);
-            store.put(&digest, content, store.reserve(content.len() as u64).unwrap()).unwrap();
-            digest
-        });
+        let [ours, linked, loose] =
+            [&b"ours"[..], b"linked", b"loose"].map(|content| put(&store, &repository, content));
+        for digest in [ours, linked, loose] {
+            store.forget(&repository, &Condemned { tags: vec![], links: vec![digest] }).unwrap();
+        }
         assert_eq!(store.usage().total(), 3 * 4096);
         let (hosted, name) = (store.hosted(), "golden/a".parse().unwrap());
         hosted.edit(&name).unwrap().set_link(&ours, Link::Blob { size: 4 }).unwrap();

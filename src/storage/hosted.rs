@@ -4,7 +4,7 @@
 //! an error and never an absence. Cached content never shows here: a hosted repository has what its own links say.
 
 use std::path::PathBuf;
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::blob::BlobFile;
@@ -22,7 +22,7 @@ use super::link::Link;
 use super::record::TagRecord;
 use super::suspects::{Garbage, Suspect};
 use super::turns::Turn;
-use super::vault::Vault;
+use super::vault::{Open, Vault};
 use crate::oci::{Digest, MediaType, RepoName, Tag};
 
 /// All hosted repositories. Clones share them. Every method blocks on the disk.
@@ -140,15 +140,6 @@ impl Hosted {
         holders(&self.vault, digest, limit)
     }
 
-    /// Takes small content in one go. No repository holds it yet.
-    ///
-    /// # Errors
-    /// It hashes to something else, or the disk fails or has less than must stay free.
-    pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
-        self.vault.space.spare(content.len() as u64)?;
-        self.vault.put(digest, content)
-    }
-
     /// Lets a repository have a blob that another holds. Says whether it came to that.
     ///
     /// # Errors
@@ -186,8 +177,28 @@ impl Hosted {
     /// The server is stopping.
     pub fn edit<'a>(&'a self, name: &'a RepoName) -> Result<Edit<'a>, StorageError> {
         let open = self.vault.while_open()?;
+        Ok(self.edit_while(open, name))
+    }
+
+    /// The same for one that adds content: it is here before others have to wait, and nobody takes it away before it is linked.
+    ///
+    /// # Errors
+    /// It hashes to something else, the disk fails or has less than must stay free, or the server is stopping.
+    pub fn edit_with<'a>(
+        &'a self,
+        name: &'a RepoName,
+        digest: &Digest,
+        content: &[u8],
+    ) -> Result<Edit<'a>, StorageError> {
+        self.vault.space.spare(content.len() as u64)?;
+        let open = self.vault.while_open()?;
+        self.vault.put(&open, digest, content)?;
+        Ok(self.edit_while(open, name))
+    }
+
+    fn edit_while<'a>(&'a self, open: Open<'a>, name: &'a RepoName) -> Edit<'a> {
         let turn = self.vault.turns.wait(name);
-        Ok(Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open })
+        Edit { vault: &self.vault, name, directory: self.repository(name), _turn: turn, _open: open }
     }
 
     /// Sets content aside that is not what its digest says.
@@ -244,7 +255,7 @@ pub struct Edit<'a> {
     name: &'a RepoName,
     directory: RepositoryDirectory,
     _turn: Turn<'a>,
-    _open: RwLockReadGuard<'a, bool>,
+    _open: Open<'a>,
 }
 
 impl Edit<'_> {

@@ -19,6 +19,7 @@
 //! uploads/                                   what clients are pushing
 //! scrub                                      how far the last look at everything came
 //! pins                                       what the operator pinned while the server ran
+//! activity                                   what the operator's page remembers
 //! quarantine/                                content that was found to be wrong
 //! index/ index.epoch index.begins            sled; can be deleted while nothing runs
 //! ```
@@ -121,6 +122,11 @@ impl Layout {
     /// What the operator pinned.
     pub fn pins(&self) -> PathBuf {
         self.root.join("pins")
+    }
+
+    /// What the operator's page remembers.
+    pub fn activity(&self) -> PathBuf {
+        self.root.join("activity")
     }
 
     /// All hosted repositories.

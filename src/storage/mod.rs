@@ -4,6 +4,7 @@
 //! opening its file. Nothing is visible under a digest before it is complete, verified and durable. Everything in here
 //! blocks on the disk alone: this floor knows no HTTP and no upstream.
 
+mod activity;
 mod blob;
 mod census;
 mod claim;
@@ -67,9 +68,9 @@ use self::metrics::Metrics;
 use self::proof::Proofs;
 use self::space::Space;
 use self::truth::Files;
-use self::vault::Vault;
+use self::vault::{Open, Vault};
 use crate::clock::Clock;
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, MediaType, Repository, Tag};
 
 /// Where things are kept, and how much memory the index may take.
 #[derive(Clone, Debug)]
@@ -259,15 +260,25 @@ impl Store {
         self.vault.space.parts()
     }
 
-    /// Takes small content in one go.
+    /// Takes a manifest unless it is here, and lets `repository` have it: nobody takes it away in between.
     ///
     /// # Errors
     /// As [`Store::commit`].
-    pub fn put(&self, digest: &Digest, content: &[u8], room: Room) -> Result<(), StorageError> {
-        self.vault.put(digest, content)?;
-        self.vault.space.kept(digest, content.len() as u64);
+    pub fn put_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        content: &[u8],
+        media_type: MediaType,
+        room: Room,
+    ) -> Result<(), StorageError> {
+        let (open, size) = (self.vault.while_open()?, content.len() as u64);
+        if self.vault.blob(digest)?.is_none() {
+            self.vault.put(&open, digest, content)?;
+            self.vault.space.kept(digest, size);
+        }
         drop(room);
-        Ok(())
+        self.link_while(&open, repository, digest, Link::Manifest { media_type, size })
     }
 
     /// Takes content away from where it could be served.
@@ -305,10 +316,20 @@ impl Store {
     /// # Errors
     /// The disk fails.
     pub fn add_link(&self, repository: &Repository, digest: &Digest, link: Link) -> Result<(), StorageError> {
+        let open = self.vault.while_open()?;
+        self.link_while(&open, repository, digest, link)
+    }
+
+    fn link_while(
+        &self,
+        _: &Open<'_>,
+        repository: &Repository,
+        digest: &Digest,
+        link: Link,
+    ) -> Result<(), StorageError> {
         if self.link(repository, digest)? == Some(link) {
             return Ok(());
         }
-        let _open = self.vault.while_open()?;
         self.vault.suspects.clear(&Suspect::Blob(*digest));
         self.vault.replace(self.vault.layout.repository(repository).link(digest), &link.to_json())?;
         self.vault.index.record(Change::Linked { repository: repository.clone().into(), digest: *digest, link });
@@ -460,6 +481,22 @@ impl Store {
     /// The disk fails, or the server is stopping; they are what they were before then.
     pub fn set_pins(&self, patterns: &[String]) -> Result<(), StorageError> {
         pins::write(&self.vault, patterns)
+    }
+
+    /// What the operator's page remembers. What is damaged is absent.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub fn activity(&self) -> Result<Option<Vec<u8>>, StorageError> {
+        activity::read(&self.vault)
+    }
+
+    /// Replaces it, by one line of text; durable when this returns.
+    ///
+    /// # Errors
+    /// The disk fails, or the server is stopping.
+    pub fn set_activity(&self, line: &[u8]) -> Result<(), StorageError> {
+        activity::write(&self.vault, line)
     }
 
     /// Writes down what is only in memory, so that the next start finds everything in order.

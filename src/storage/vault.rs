@@ -29,6 +29,9 @@ use crate::oci::Digest;
 /// How long the index may take to write down what it knows.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
 
+/// While it lasts, nothing ends and nothing is taken away.
+pub type Open<'a> = RwLockReadGuard<'a, bool>;
+
 /// The files, the index over them, and the order in which they change.
 pub struct Vault {
     /// Where everything is.
@@ -110,17 +113,21 @@ impl Vault {
 
     /// Finishes an ingest: afterwards the blob is here for good.
     pub fn commit(&self, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
-        let _open = self.while_open()?;
+        let open = self.while_open()?;
+        self.commit_while(&open, digest, ingest)
+    }
+
+    fn commit_while(&self, _: &Open<'_>, digest: &Digest, ingest: Ingest) -> Result<BlobFile, StorageError> {
         let (file, sums) = ingest.commit()?;
         let size = sums.size;
         Ok(BlobFile::new(file, size, self.stored(digest, sums)))
     }
 
-    /// Takes small content in one go.
-    pub fn put(&self, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
+    /// Takes small content in one go. Until `open` is dropped nobody takes it away, although nobody holds it yet.
+    pub fn put(&self, open: &Open<'_>, digest: &Digest, content: &[u8]) -> Result<(), StorageError> {
         let mut ingest = Ingest::unnamed(&self.layout.ingest(), self.layout.blob(digest), *digest)?;
         ingest.append(content)?;
-        self.commit(digest, ingest).map(|_blob| ())
+        self.commit_while(open, digest, ingest).map(|_blob| ())
     }
 
     /// Takes note that a blob's file is complete under its name, and right.
@@ -204,9 +211,9 @@ impl Vault {
         durable::replace(&path, &self.layout.ingest(), content)
     }
 
-    /// Holds off the end, and the collection of garbage, while files change that the index is to hear of. Not to be taken
+    /// Holds off the end, and whoever takes away what nobody holds, while files change that the index is to hear of. Not to be taken
     /// twice by one thread.
-    pub fn while_open(&self) -> Result<RwLockReadGuard<'_, bool>, StorageError> {
+    pub fn while_open(&self) -> Result<Open<'_>, StorageError> {
         let closed = self.undisturbed();
         if *closed { Err(StorageError::Closed) } else { Ok(closed) }
     }

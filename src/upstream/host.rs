@@ -104,7 +104,8 @@ impl Host {
                 Ok(Who(at)) => self.credentials.get(at).unwrap_or(&self.stranger),
                 Err(error) => return Err(refusal.unwrap_or(error)),
             };
-            match self.ask_patiently(&question, who).await {
+            // In a box: this is seldom what a request comes to, and all of them would carry room for it.
+            match Box::pin(self.ask_patiently(&question, who)).await {
                 Err(error @ (UpstreamError::RateLimited { .. } | UpstreamError::AccountRefused { .. })) => {
                     refusal = Some(error);
                 }
@@ -116,7 +117,7 @@ impl Host {
 
     /// The same, asked without any account of ours.
     pub async fn ask_as_stranger(&self, question: Question) -> Result<Answer, UpstreamError> {
-        self.ask_patiently(&Arc::new(question), &self.stranger).await
+        Box::pin(self.ask_patiently(&Arc::new(question), &self.stranger)).await
     }
 
     async fn ask_patiently(&self, question: &Arc<Question>, who: &Credentials) -> Result<Answer, UpstreamError> {

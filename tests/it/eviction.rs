@@ -9,7 +9,7 @@ use larder::oci::Digest;
 
 use crate::support::client::{Answer, Call};
 use crate::support::hub::{Fault, Hub, Target};
-use crate::support::image::Image;
+use crate::support::image::{Image, noise};
 use crate::support::larder::{Larder, assert_sound, files, used};
 
 const MIB: usize = 1 << 20;
@@ -102,6 +102,33 @@ async fn a_pinned_image_stays_and_a_layer_stays_as_long_as_one_image_needs_it() 
     let again = larder.get(&blob("library/pinned", &image.layer(0).0)).await;
     let asked = hub.count(Target::Blob) + hub.count(Target::Cdn);
     assert_eq!((again.header("x-larder-cache"), asked), (Some("hit"), 0));
+}
+
+#[tokio::test]
+async fn content_that_no_image_needs_yet_goes_after_the_images_and_keeps_none_out() {
+    let hub = Hub::plain().await;
+    let larder = Larder::configured(&hub, &cache("4MiB"), "").await;
+    // Whoever has the manifest already asks for layers alone. All of these stay below the mark from which some go unasked.
+    let alone = async |seed: u64| {
+        let digest = hub.add_blob("library/loose", noise(seed, 950_000));
+        assert!(larder.get(&blob("library/loose", &digest)).await.complete);
+        larder.until_idle().await;
+        larder.data().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex())
+    };
+    let (old, new, last) = (Image::oci(41, &[MIB]), Image::oci(42, &[MIB + MIB / 2]), Image::oci(43, &[MIB]));
+    for (name, image) in [("library/old", &old), ("library/new", &new), ("library/last", &last)] {
+        hub.push(name, "latest", image);
+    }
+    pull(&larder, "library/old", &old).await;
+    let mut loose = vec![alone(51).await, alone(52).await];
+    pull(&larder, "library/new", &new).await;
+    assert!(!is_here(&larder, &old) && is_here(&larder, &new) && loose.iter().all(|file| file.exists()));
+
+    loose.extend([alone(53).await, alone(54).await]);
+    assert!(!is_here(&larder, &new) && loose.iter().all(|file| file.exists()));
+    pull(&larder, "library/last", &last).await;
+    assert!(is_here(&larder, &last), "the limit is full of what nobody needs");
+    assert!(loose.iter().filter(|file| file.exists()).count() >= 2, "and no more of it goes than has to");
 }
 
 #[tokio::test]

@@ -236,6 +236,7 @@ async fn the_readme_lists_every_metric_that_the_server_shows() {
         "larder_tags_gone_total",
         "larder_incomplete_refused_total",
         "larder_certificate_expiry_timestamp_seconds",
+        "larder_certificates_refused_total",
         "larder_cache_evictions_total",
         "larder_scrub_blobs_total",
     ];

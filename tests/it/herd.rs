@@ -143,7 +143,8 @@ async fn two_hundred_clients_do_not_notice_that_the_first_one_left() {
     drop(leader);
     stop.release();
     for answer in others.await.unwrap() {
-        assert!(answer.complete && answer.body == content);
+        let (status, length) = (answer.status, answer.body.len());
+        assert!(answer.complete && answer.body == content, "{status}, {length} bytes: {:?}", answer.headers);
     }
     assert_eq!(downloads(&hub).len(), 1);
 }

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
+use bytes::Bytes;
 use larder::oci::Digest;
 use serde_json::{Value, json};
 
@@ -215,8 +216,12 @@ async fn an_air_gap_is_crossed_into_the_cache_of_a_stopped_server() {
 struct Proxy(PathBuf);
 
 impl Proxy {
+    fn path(&self, path: &str) -> PathBuf {
+        self.0.join("docker/registry/v2").join(path)
+    }
+
     fn write(&self, path: &str, content: &[u8]) {
-        let path = self.0.join("docker/registry/v2").join(path);
+        let path = self.path(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
@@ -225,20 +230,33 @@ impl Proxy {
         format!("blobs/sha256/{}/{}/data", &digest.hex()[..2], digest.hex())
     }
 
-    fn add(&self, repo: &str, tag: Option<&str>, image: &Image) {
+    /// What it has of an image when it has all of it.
+    fn files(repo: &str, tag: Option<&str>, image: &Image) -> Vec<(String, Bytes)> {
+        let link =
+            |name: String, digest: &Digest| (format!("repositories/{repo}/{name}/link"), digest.to_string().into());
+        let mut files: Vec<(String, Bytes)> = Vec::new();
         for (digest, bytes) in image.blob_digests().iter().zip(&image.blobs) {
-            self.write(&Proxy::data(digest), bytes);
-            let link = format!("repositories/{repo}/_layers/sha256/{}/link", digest.hex());
-            self.write(&link, digest.to_string().as_bytes());
+            files.push((Proxy::data(digest), bytes.clone()));
+            files.push(link(format!("_layers/sha256/{}", digest.hex()), digest));
         }
-        image.children.iter().for_each(|child| self.add(repo, None, child));
+        files.extend(image.children.iter().flat_map(|child| Proxy::files(repo, None, child)));
         let digest = image.digest();
-        self.write(&Proxy::data(&digest), &image.manifest);
-        let link = format!("repositories/{repo}/_manifests/revisions/sha256/{}/link", digest.hex());
-        self.write(&link, digest.to_string().as_bytes());
-        if let Some(tag) = tag {
-            let link = format!("repositories/{repo}/_manifests/tags/{tag}/current/link");
-            self.write(&link, digest.to_string().as_bytes());
+        files.push((Proxy::data(&digest), image.manifest.clone()));
+        files.push(link(format!("_manifests/revisions/sha256/{}", digest.hex()), &digest));
+        files.extend(tag.map(|tag| link(format!("_manifests/tags/{tag}/current"), &digest)));
+        files
+    }
+
+    fn add(&self, repo: &str, tag: Option<&str>, image: &Image) {
+        Proxy::files(repo, tag, image).iter().for_each(|(path, content)| self.write(path, content));
+    }
+
+    /// A real one keeps what it has passed on in its own time: the bytes first, and then what names them.
+    async fn until_kept(&self, repo: &str, tag: &str, image: &Image) {
+        for (path, content) in Proxy::files(repo, Some(tag), image) {
+            while std::fs::read(self.path(&path)).unwrap_or_default() != content {
+                tokio::task::yield_now().await;
+            }
         }
     }
 }
@@ -331,12 +349,7 @@ async fn what_a_real_docker_registry_cached_is_taken_over() {
     let home = tempfile::tempdir().unwrap();
     let (registry, address) = DockerRegistry::proxying(&hub, home.path()).await;
     Remote::new(address, "library/python").assert_pulls("3.11", &image).await;
-    // It keeps what it has passed on in its own time.
-    let kept = home.path().join("registry/docker/registry/v2");
-    let wanted: Vec<PathBuf> = image.blob_digests().iter().map(|digest| kept.join(Proxy::data(digest))).collect();
-    while !wanted.iter().all(|path| path.exists()) {
-        tokio::task::yield_now().await;
-    }
+    Proxy(home.path().join("registry")).until_kept("library/python", "3.11", &image).await;
     drop(registry);
     let mut larder = Larder::mirroring(&hub).await;
     hub.stop().await;

@@ -130,3 +130,40 @@ async fn what_was_asked_for_and_what_failed_is_told_to_operators_alone() {
     assert!(today["cached_bytes"].as_u64() >= Some(3 * image.manifest.len() as u64), "{today}");
     assert_eq!(get(larder.mirror(), "/api/activity").await.status, 404);
 }
+
+#[tokio::test]
+async fn what_was_asked_for_is_remembered_over_a_restart_and_over_the_death_of_the_process() {
+    let hub = Hub::plain().await;
+    hub.push("library/alpha", "latest", &Image::small(1));
+    let mut larder = Larder::mirroring(&hub).await;
+    let pulls = |n: u64| move |lately: &Value| lately["images"][0]["count"] == n;
+    larder.get("/v2/library/alpha/manifests/latest").await;
+    let before = told(&larder, "/api/activity", pulls(1)).await;
+    larder.restart().await;
+    assert_eq!(get(larder.admin(), "/api/activity").await.json(), before);
+
+    // Nobody is asked to stop: what is a minute old is in the file.
+    let file = larder.data().join("activity");
+    let old = std::fs::read(&file).unwrap();
+    larder.get("/v2/library/alpha/manifests/latest").await;
+    told(&larder, "/api/activity", pulls(2)).await;
+    larder.clock.advance(Duration::from_secs(61));
+    let written = async {
+        while std::fs::read(&file).unwrap() == old {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), written).await.expect("a minute's file");
+    let kept = std::fs::read(&file).unwrap();
+    larder.get("/v2/library/alpha/manifests/latest").await;
+    told(&larder, "/api/activity", pulls(3)).await;
+    larder.stop().await;
+    std::fs::write(&file, kept).unwrap();
+    larder.start().await;
+    assert!(pulls(2)(&get(larder.admin(), "/api/activity").await.json()));
+
+    larder.stop().await;
+    std::fs::write(&file, "damaged").unwrap();
+    larder.start().await;
+    assert_eq!(get(larder.admin(), "/api/activity").await.json()["days"], json!([]), "it begins anew");
+}

@@ -100,7 +100,7 @@ function upstreams(all) {
           { text: name + " (" + host.host + ")" },
           { label: "Part", text: part.part },
           { label: "State", text: word, className: "state " + className },
-          { label: "Since", text: part.since ? clock(part.since) : "" },
+          { label: "Since", text: part.since ? clock(part.since) : "", className: "whole" },
           { label: "Why", text: part.reason || "" },
         ]));
       }
@@ -157,7 +157,7 @@ function budget({ accounts, spent }) {
     return item;
   }));
   $("spent").replaceChildren(...spent.map((one) => row([
-    { text: clock(one.at) },
+    { text: clock(one.at), className: "whole" },
     { label: "Image", text: one.upstream + "/" + one.image },
     { label: "For", text: one.on_behalf_of },
   ])));
@@ -173,7 +173,7 @@ function activity({ days, errors, images, clients }) {
   ])));
   $("errors-none").hidden = errors.length > 0;
   $("errors").replaceChildren(...errors.map((one) => row([
-    { text: clock(one.at) },
+    { text: clock(one.at), className: "whole" },
     { label: "Status", text: String(one.status || "none") },
     { label: "Path", text: one.path, className: "mono" },
     { label: "Why", text: one.reason },
@@ -201,7 +201,7 @@ function images(list) {
       { nodes: head },
       { label: "Platforms", text: (one.platforms || []).join(", ") },
       { label: "Size", text: bytes(one.bytes || 0) + shared, className: "number" },
-      { label: "Last used", text: typeof used === "number" ? clock(used) : used || "" },
+      { label: "Last used", text: typeof used === "number" ? clock(used) : used || "", className: "whole" },
       { label: "State", text: marks.join(", ") || "complete" },
       { label: "Change", nodes: buttons(one) },
     ]);

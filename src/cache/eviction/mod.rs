@@ -135,20 +135,24 @@ impl Keeper {
         }
         let _turn = self.turn.lock().await;
         let (keeper, mut known, now) = (self.clone(), std::mem::take(named), self.clock.unix_seconds());
+        let wanted = bytes - *freed;
         let (surveyed, known) = task::blocking(move || {
             // Uses and links that were just recorded count.
             keeper.store.index().settle(Duration::from_secs(1));
             let surveyed = survey::survey(&keeper.store, &mut known, &keeper, now);
-            (surveyed, known)
+            let planned = |survey: Survey| {
+                let plan = plan::plan(&survey.images, &survey.pieces, wanted);
+                let needs = Needs::new(&survey, &plan.images);
+                (survey, plan, needs)
+            };
+            (surveyed.map(|survey| survey.map(planned)), known)
         })
         .await;
         *named = known;
-        let Some(survey) = surveyed? else {
+        let Some((survey, plan, mut needs)) = surveyed? else {
             tracing::info!("no room is made while the index is being made again");
             return Ok(());
         };
-        let plan = plan::plan(&survey.images, &survey.pieces, bytes - *freed);
-        let mut needs = Needs::new(&survey, &plan.images);
         for which in plan.images {
             // It may have been pinned since we looked.
             if self.is_pinned(&survey, &survey.subjects[which]) {

@@ -2,7 +2,8 @@
 //! images comes out.
 //!
 //! What goes is images, never blobs by themselves: a blob goes with the last image that needs it. First what no tag
-//! reaches, then the least recently used; those whose upstream is out of order only after all others.
+//! reaches, then the least recently used; content that no image needs and that was used lately after them, and those whose
+//! upstream is out of order only after all others.
 
 use std::cmp::Reverse;
 
@@ -22,6 +23,9 @@ pub enum Standing {
     Leftover,
     /// It may go.
     Ordinary,
+    /// No image, but content that was used lately and that no manifest here names: the one that does may be about to come.
+    /// It goes when no image is left that could be had again.
+    Loose,
     /// Only if nothing else is left: it could not be had again now.
     Irreplaceable,
     /// It stays.
@@ -84,6 +88,7 @@ mod tests {
         prop_oneof![
             1 => Just(Standing::Leftover),
             4 => Just(Standing::Ordinary),
+            1 => Just(Standing::Loose),
             1 => Just(Standing::Irreplaceable),
             1 => Just(Standing::Pinned)
         ]

@@ -12,8 +12,8 @@ use crate::oci::{Algorithm, Digest, Manifest, Repository, Tag};
 use crate::storage::index::State;
 use crate::storage::{Link, Print, StorageError, Store, footprint};
 
-/// How long what no tag reaches is left alone after it was last used: an image that is being pulled has no tag yet, and
-/// one that was asked for by digest has none at all.
+/// How long what no tag reaches does not go before others after it was last used: an image that is being pulled has no tag
+/// yet, and one that was asked for by digest has none at all.
 pub const GRACE_SECONDS: u64 = 600;
 /// Rows that are read from the index in one go.
 const PAGE: usize = 1000;
@@ -27,6 +27,8 @@ pub struct Subject {
     pub root: Digest,
     /// The tags that mean it.
     pub tags: Vec<Tag>,
+    /// Whether it is an image for people, too: content that no manifest names is none.
+    pub is_image: bool,
 }
 
 /// All images.
@@ -142,7 +144,7 @@ impl Survey {
         let mut reached = HashSet::new();
         for (root, tags) in roots {
             let standing = judge.standing(repository, &tags, &root);
-            let subject = Subject { repository: number, root, tags };
+            let subject = Subject { repository: number, root, tags, is_image: true };
             self.add_image(store, named, &links, subject, standing, &mut reached);
         }
         // Manifests that no tag reaches, each with what is below it; those that another of them reaches come with that.
@@ -161,17 +163,20 @@ impl Survey {
                 Standing::Ordinary | Standing::Irreplaceable if self.is_idle(&root, now) => Standing::Leftover,
                 standing => standing,
             };
-            let subject = Subject { repository: number, root, tags: Vec::new() };
+            let subject = Subject { repository: number, root, tags: Vec::new(), is_image: true };
             self.add_image(store, named, &links, subject, standing, &mut reached);
         }
-        for (_, (digest, _)) in links.iter().filter(|(print, _)| !reached.contains(*print)) {
-            if self.is_idle(digest, now) {
-                let subject = Subject { repository: number, root: *digest, tags: Vec::new() };
-                let pieces = self.place(Print::of(digest)).into_iter().collect();
-                self.push(subject, pieces, Standing::Leftover);
-            } else if let Some(place) = self.place(Print::of(digest)) {
-                // Its manifest may be just about to come.
-                self.pieces[place as usize].stays = true;
+        for (_, (digest, link)) in links.iter().filter(|(print, _)| !reached.contains(*print)) {
+            let is_image = matches!(link, Link::Manifest { .. });
+            let subject = Subject { repository: number, root: *digest, tags: Vec::new(), is_image };
+            match self.place(Print::of(digest)) {
+                place if self.is_idle(digest, now) => {
+                    self.push(subject, place.into_iter().collect(), Standing::Leftover);
+                }
+                Some(place) if !self.pieces[place as usize].stays => {
+                    self.push(subject, [place].into(), Standing::Loose);
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -210,9 +215,11 @@ impl Survey {
         }
         for (place, is_held) in (0..).zip(is_held) {
             let at = place as usize;
-            if !is_held && !self.pieces[at].stays && is_old(self.used[at], now) {
-                let subject = Subject { repository: None, root: self.digests[at], tags: Vec::new() };
-                self.push(subject, [place].into(), Standing::Leftover);
+            if !is_held && !self.pieces[at].stays {
+                let (root, tags) = (self.digests[at], Vec::new());
+                let subject = Subject { repository: None, root, tags, is_image: false };
+                let standing = if is_old(self.used[at], now) { Standing::Leftover } else { Standing::Loose };
+                self.push(subject, [place].into(), standing);
             }
         }
     }

@@ -10,7 +10,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
 use super::facts::Distrust;
@@ -35,14 +35,18 @@ impl Capture {
         Arc::new(Capture { provider, chain: Mutex::new(None) })
     }
 
-    /// A TLS client that this one looks on at.
+    /// A TLS client that this one looks on at, and that shows `identity` to who asks for one.
     ///
     /// # Errors
-    /// The provider has no protocol that rustls has.
-    pub(super) fn client(self: &Arc<Capture>) -> Result<ClientConfig, Error> {
+    /// The provider has no protocol that rustls has, or the identity's key is not its certificate's.
+    pub(super) fn client(self: &Arc<Capture>, identity: Option<&Identity>) -> Result<ClientConfig, Error> {
         let builder =
             ClientConfig::builder_with_provider(self.provider.clone()).with_safe_default_protocol_versions()?;
-        let mut config = builder.dangerous().with_custom_certificate_verifier(self.clone()).with_no_client_auth();
+        let builder = builder.dangerous().with_custom_certificate_verifier(self.clone());
+        let mut config = match identity {
+            Some(Identity { chain, key }) => builder.with_client_auth_cert(chain.clone(), key.clone_key())?,
+            None => builder.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -87,6 +91,21 @@ impl ServerCertVerifier for Capture {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// A certificate of an engine's own, with its key. Shown to the mirror alone, and never printed.
+pub(super) struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// `None`: one of the files cannot be read, or is something else.
+    pub(super) fn read(cert: &Path, key: &Path) -> Option<Identity> {
+        let chain = in_file(cert);
+        let key = PrivateKeyDer::from_pem_file(key).ok()?;
+        (!chain.is_empty()).then_some(Identity { chain, key })
     }
 }
 

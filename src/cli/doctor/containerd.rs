@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 use tokio::net::UnixStream;
 
 use super::certificates::Chain;
-use super::facts::{ConfigFile, Containerd, CriConfig, ProxyVariables, Puller};
+use super::facts::{ConfigFile, Containerd, CriConfig, Passport, ProxyVariables, Puller};
 use super::{command, hosts_toml, places};
 use crate::cli::client_files::{CONTAINERD_CERTS, CONTAINERD_CONFIG};
+use crate::cli::mirror_url::MirrorUrl;
 
 /// Where it listens unless CONTAINERD_ADDRESS says otherwise.
 pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -60,6 +61,14 @@ pub(super) fn look_for_authorities(containerd: &mut Containerd, chain: Option<&C
     if let ConfigFile::Says(hosts) = &containerd.hosts {
         let named: Vec<PathBuf> = hosts.hosts.iter().flat_map(|host| host.ca.clone()).collect();
         containerd.named = places::named(&named, chain, now);
+    }
+}
+
+/// The certificates of its own that its `hosts.toml` has it show to the mirror.
+pub(super) fn passports(containerd: &Containerd, mirror: &MirrorUrl) -> Vec<Passport> {
+    match &containerd.hosts {
+        ConfigFile::Says(hosts) => hosts.passports(mirror),
+        ConfigFile::Missing | ConfigFile::Broken(_) => Vec::new(),
     }
 }
 

@@ -10,18 +10,21 @@ use tokio::net::UnixStream;
 
 use super::certificates::Chain;
 use super::conversation::{NoReply, Question, Reply, ask};
-use super::facts::{ConfigFile, Daemon, Docker, Hosts, NoDaemon, ProxyVariables};
+use super::facts::{ConfigFile, Daemon, Docker, DockerFiles, Hosts, NoDaemon, Passport, ProxyVariables};
 use super::{hosts_toml, places};
 use crate::cli::client_files::{DAEMON_JSON, DOCKER_CERTS};
 use crate::cli::daemon_json;
 use crate::cli::mirror_url::MirrorUrl;
 
-/// Where it listens unless DOCKER_HOST says otherwise.
+/// Where it listens unless it is rootless, or DOCKER_HOST says otherwise.
 pub(super) const SOCKET: &str = "/var/run/docker.sock";
 /// How long it may take to say how it is.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the daemon calls its image store when containerd keeps the images.
 const CONTAINERD_STORE: &str = "io.containerd.snapshotter.v1";
+
+/// What a daemon says of itself that runs as a user.
+const ROOTLESS: &str = "name=rootless";
 
 /// What of `GET /info` concerns us.
 #[derive(Debug, Default, Deserialize)]
@@ -30,6 +33,7 @@ struct Info {
     server_version: String,
     driver_status: Option<Vec<(String, String)>>,
     registry_config: Option<RegistryConfig>,
+    security_options: Option<Vec<String>>,
     http_proxy: String,
     https_proxy: String,
     no_proxy: String,
@@ -41,8 +45,26 @@ struct RegistryConfig {
     mirrors: Option<Vec<String>>,
 }
 
-/// The daemon at `socket`, if there is one, and the proxies that it uses.
-pub(super) async fn find(socket: &Path) -> Option<(Docker, Option<ProxyVariables>)> {
+impl DockerFiles {
+    /// Those of the machine's daemon.
+    pub(super) fn of_the_machine() -> DockerFiles {
+        DockerFiles { daemon_json: DAEMON_JSON.into(), certs: DOCKER_CERTS.into(), is_rootless: false }
+    }
+
+    /// Those of a daemon of the user whose folder of configurations this is.
+    pub(super) fn of_a_user(configs: &Path) -> DockerFiles {
+        let docker = configs.join("docker");
+        DockerFiles { daemon_json: docker.join("daemon.json"), certs: docker.join("certs.d"), is_rootless: true }
+    }
+}
+
+/// The daemon at `socket`, if there is one, and the proxies that it uses. `configs` is this user's folder of
+/// configurations; `is_users`: the socket is in this user's own place.
+pub(super) async fn find(
+    socket: &Path,
+    is_users: bool,
+    configs: Option<&Path>,
+) -> Option<(Docker, Option<ProxyVariables>)> {
     let asked = talk(socket, Question::Get("/info"), PATIENCE).await;
     let (daemon, proxies) = match asked {
         // No socket and no configuration: there is no Docker on this machine.
@@ -53,11 +75,17 @@ pub(super) async fn find(socket: &Path) -> Option<(Docker, Option<ProxyVariables
             Err(reason) => (Err(NoDaemon::Odd(reason)), None),
         },
     };
+    let is_rootless = daemon.as_ref().map_or(is_users, |daemon: &Daemon| daemon.is_rootless);
+    let files = match configs {
+        Some(configs) if is_rootless => DockerFiles::of_a_user(configs),
+        _ => DockerFiles::of_the_machine(),
+    };
     let docker = Docker {
         socket: socket.to_owned(),
         daemon,
-        daemon_json: read_daemon_json(Path::new(DAEMON_JSON)),
-        hub_hosts: hosts_toml::read(&Path::new(DOCKER_CERTS).join("docker.io/hosts.toml")),
+        daemon_json: read_daemon_json(&files.daemon_json),
+        hub_hosts: hosts_toml::read(&files.certs.join("docker.io/hosts.toml")),
+        files,
         by_mirror: Vec::new(),
         by_registry: Vec::new(),
     };
@@ -66,13 +94,26 @@ pub(super) async fn find(socket: &Path) -> Option<(Docker, Option<ProxyVariables
 
 /// Looks for the authorities that it may know, of which one may vouch for the mirror.
 pub(super) fn look_for_authorities(docker: &mut Docker, mirror: &MirrorUrl, chain: Option<&Chain>, now: SystemTime) {
-    let folder = Path::new(DOCKER_CERTS);
+    let folder = docker.files.certs.clone();
     docker.by_mirror = places::authorities(&folder.join(mirror.authority()), chain, now);
     docker.by_registry = places::authorities(&folder.join("docker.io"), chain, now);
     if let ConfigFile::Says(Hosts { hosts, .. }) = &docker.hub_hosts {
         let named: Vec<PathBuf> = hosts.iter().flat_map(|host| host.ca.clone()).collect();
         docker.by_registry.extend(places::named(&named, chain, now));
     }
+}
+
+/// The certificates of its own that it has for the mirror: where it looks for authorities, too.
+pub(super) fn passports(docker: &Docker, mirror: &MirrorUrl) -> Vec<Passport> {
+    let by_registry = docker.daemon.as_ref().is_ok_and(|daemon| daemon.containerd_store);
+    let mut own =
+        places::passports(&docker.files.certs.join(if by_registry { "docker.io" } else { mirror.authority() }));
+    if let ConfigFile::Says(hosts) = &docker.hub_hosts
+        && by_registry
+    {
+        own.extend(hosts.passports(mirror));
+    }
+    own
 }
 
 /// Has it pull, and returns its last words. Who drops this stops the pull.
@@ -104,6 +145,7 @@ fn understood(reply: &Reply) -> Result<(Daemon, ProxyVariables), String> {
         version: info.server_version,
         containerd_store: driver_type.is_some_and(|(_, value)| value == CONTAINERD_STORE),
         mirrors: info.registry_config.and_then(|config| config.mirrors).unwrap_or_default(),
+        is_rootless: info.security_options.iter().flatten().any(|option| option == ROOTLESS),
     };
     Ok((daemon, ProxyVariables { http: info.http_proxy, https: info.https_proxy, not_for: info.no_proxy }))
 }
@@ -150,6 +192,9 @@ mod tests {
             (proxies.http.as_str(), proxies.https.as_str(), proxies.not_for.as_str()),
             ("http://proxy:3128", "", "lan")
         );
+        assert!(!daemon.is_rootless);
+        let rootless = r#"{"SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless", "name=cgroupns"]}"#;
+        assert!(understood(&reply(200, rootless)).unwrap().0.is_rootless);
         let store = r#"{"DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]], "RegistryConfig": {"Mirrors": null}}"#;
         let (daemon, _) = understood(&reply(200, store)).unwrap();
         assert!(daemon.containerd_store && daemon.mirrors.is_empty());

@@ -43,6 +43,8 @@ pub(super) struct MirrorFacts {
     pub(super) reach: Reach,
     /// Our time minus its, in seconds.
     pub(super) ahead_s: Option<i64>,
+    /// Whether it lets in only who shows a certificate of its `client_ca`.
+    pub(super) asks_certificate: bool,
     /// What this machine's own authorities say of its certificate; `None` without TLS.
     pub(super) certificate: Option<Result<(), Distrust>>,
     /// Where on the same host a mirror answers, if it does not here.
@@ -64,7 +66,7 @@ pub(super) enum Reach {
     SpeaksTls,
     /// `https://` was asked, and TLS is not spoken.
     SpeaksPlain,
-    /// It wants to see a certificate of ours.
+    /// It wants to see a certificate of ours, and no engine has one that it takes.
     WantsCertificate,
     /// Its name has no address.
     NoAddress(String),
@@ -118,6 +120,17 @@ pub(super) struct Host {
     pub(super) serves_pulls: bool,
     pub(super) skip_verify: bool,
     pub(super) ca: Vec<PathBuf>,
+    /// Certificates of its own that it shows there, each with its key.
+    pub(super) client: Vec<(PathBuf, PathBuf)>,
+}
+
+/// A certificate that an engine shows to a mirror that asks for one, with its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Passport {
+    pub(super) cert: PathBuf,
+    pub(super) key: PathBuf,
+    /// Whether the mirror let us in with it.
+    pub(super) lets_in: bool,
 }
 
 /// The variables that an engine runs with.
@@ -134,6 +147,8 @@ pub(super) struct Engine {
     pub(super) particulars: Particulars,
     /// `None`: they could not be read.
     pub(super) proxies: Option<ProxyVariables>,
+    /// Looked for only where the mirror asks for one.
+    pub(super) passports: Vec<Passport>,
     pub(super) probe: Probe,
 }
 
@@ -158,6 +173,7 @@ impl Engine {
 #[derive(Debug)]
 pub(super) struct Docker {
     pub(super) socket: PathBuf,
+    pub(super) files: DockerFiles,
     /// What the daemon says of itself, or why it says nothing.
     pub(super) daemon: Result<Daemon, NoDaemon>,
     pub(super) daemon_json: ConfigFile<Vec<String>>,
@@ -169,6 +185,15 @@ pub(super) struct Docker {
     pub(super) by_registry: Vec<Authority>,
 }
 
+/// Where a daemon has its configuration. A rootless one has its user's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct DockerFiles {
+    pub(super) daemon_json: PathBuf,
+    /// Certificates, and with the containerd image store the `hosts.toml` of each registry.
+    pub(super) certs: PathBuf,
+    pub(super) is_rootless: bool,
+}
+
 /// `GET /info`.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Daemon {
@@ -176,6 +201,7 @@ pub(super) struct Daemon {
     /// Whether images are kept by containerd: then mirrors work differently (protocol.md, section 3).
     pub(super) containerd_store: bool,
     pub(super) mirrors: Vec<String>,
+    pub(super) is_rootless: bool,
 }
 
 /// Why there is no daemon to ask.
@@ -223,6 +249,10 @@ pub(super) struct CriConfig {
 pub(super) struct Podman {
     /// What `podman info` says, or its complaint.
     pub(super) info: Result<PodmanInfo, String>,
+    /// This user's own `registries.conf`, if there is one: then those of `/etc` count for nothing.
+    pub(super) own_conf: Option<PathBuf>,
+    /// The one folder of the mirror's name in which it looks for certificates.
+    pub(super) folder: PathBuf,
     /// In its places for the mirror's name.
     pub(super) by_mirror: Vec<Authority>,
 }

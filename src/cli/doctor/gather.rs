@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::certificates::Identity;
 use super::containerd;
 use super::docker;
 use super::facts::{ConfigFile, Engine, Facts, Hosts, Kind, MirrorFacts, Particulars, Probe, ProxyVariables, Reach};
@@ -15,6 +16,12 @@ use crate::clock::Clock;
 pub(super) struct Places {
     /// Docker's socket.
     pub(super) docker: PathBuf,
+    /// Whether that is where a rootless Docker of this user listens.
+    pub(super) docker_is_users: bool,
+    /// This user's folder of configurations: `$XDG_CONFIG_HOME`, or `~/.config`.
+    pub(super) configs: Option<PathBuf>,
+    /// This user's home.
+    pub(super) home: Option<PathBuf>,
     /// containerd's.
     pub(super) containerd: PathBuf,
     /// What this process runs with.
@@ -29,8 +36,16 @@ impl Places {
         let containerd = variable("CONTAINERD_ADDRESS").map(PathBuf::from);
         let all =
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        let home = variable("HOME").map(PathBuf::from);
+        let configs = variable("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.as_ref()?.join(".config")));
+        // A user's own daemon before the machine's: this user could not ask that one anyway, or would say so.
+        let own = variable("XDG_RUNTIME_DIR").map(|folder| PathBuf::from(folder).join("docker.sock"));
+        let own = own.filter(|socket| docker.is_none() && socket.exists());
         Places {
-            docker: docker.unwrap_or_else(|| docker::SOCKET.into()),
+            docker_is_users: own.is_some(),
+            docker: docker.or(own).unwrap_or_else(|| docker::SOCKET.into()),
+            configs,
+            home,
             containerd: containerd.unwrap_or_else(|| containerd::SOCKET.into()),
             proxies: variables::among(all),
         }
@@ -55,49 +70,88 @@ pub(super) async fn gather(
     let (url, named_by) = named.or_else(usual)?;
 
     let nonce = probe::nonce();
-    let Reached { reach, ahead_s, chain } = reach(&url, &nonce, clock).await;
+    let mut reached = reach(&url, None, &nonce, clock).await;
     let now = clock.wall();
-    let certificate = chain.as_ref().map(|chain| chain.judged_by(certificates::of_this_machine(), now));
-    let elsewhere = if reach == Reach::Larder { Vec::new() } else { elsewhere(&url, &nonce).await };
+    let (chain, home) = (reached.chain.clone(), places.home.as_deref());
     for engine in &mut engines {
         match &mut engine.particulars {
             Particulars::Docker(docker) => docker::look_for_authorities(docker, &url, chain.as_ref(), now),
             Particulars::Containerd(found) => containerd::look_for_authorities(found, chain.as_ref(), now),
-            Particulars::Podman(podman) => podman::look_for_authorities(podman, &url, chain.as_ref(), now),
+            Particulars::Podman(podman) => podman::look_for_authorities(podman, &url, home, chain.as_ref(), now),
         }
     }
+    let asks_certificate = reached.reach == Reach::WantsCertificate;
+    let mut identity = None;
+    if asks_certificate {
+        for engine in &mut engines {
+            if let Some((let_in, shown)) = show_passports(&url, engine, &nonce, clock).await {
+                (reached, identity) = (let_in, Some(shown));
+            }
+        }
+    }
+    let Reached { reach, ahead_s, chain } = reached;
+    let certificate = chain.as_ref().map(|chain| chain.judged_by(certificates::of_this_machine(), now));
+    let elsewhere = if reach == Reach::Larder { Vec::new() } else { elsewhere(&url, &nonce).await };
     // One after the other: so that a nonce is one engine's.
     for engine in &mut engines {
         engine.probe = match reach {
             _ if mirror_of(engine).is_none() => Probe::Pointless,
-            Reach::Larder => prove(&url, engine).await,
+            Reach::Larder => prove(&url, identity.as_ref(), engine).await,
             Reach::Registry => Probe::NotTried("what answers there does not know of probes"),
             _ => Probe::NotTried("the mirror cannot be reached"),
         };
     }
-    let mirror = MirrorFacts { url, named_by, reach, ahead_s, certificate, elsewhere };
+    let mirror = MirrorFacts { url, named_by, reach, ahead_s, asks_certificate, certificate, elsewhere };
     Some(Facts { mirror, engines, only })
+}
+
+/// Tries what the engine would show. The last that lets us in, and what was learnt with it.
+async fn show_passports(
+    mirror: &MirrorUrl,
+    engine: &mut Engine,
+    nonce: &str,
+    clock: &Clock,
+) -> Option<(Reached, Identity)> {
+    engine.passports = match &engine.particulars {
+        Particulars::Docker(docker) => docker::passports(docker, mirror),
+        Particulars::Containerd(found) => containerd::passports(found, mirror),
+        Particulars::Podman(podman) => podman::passports(podman),
+    };
+    let mut found = None;
+    for passport in &mut engine.passports {
+        let Some(identity) = Identity::read(&passport.cert, &passport.key) else { continue };
+        let reached = reach(mirror, Some(&identity), nonce, clock).await;
+        passport.lets_in = matches!(reached.reach, Reach::Larder | Reach::Registry);
+        if passport.lets_in {
+            found = Some((reached, identity));
+        }
+    }
+    found
 }
 
 async fn engines(only: Option<Kind>, places: &Places) -> Vec<Engine> {
     let wanted = |kind: Kind| only.is_none_or(|only| only == kind);
-    let not_yet = Probe::NotTried("");
+    let found = |particulars, proxies| {
+        let (passports, probe) = (Vec::new(), Probe::NotTried(""));
+        Engine { particulars, proxies, passports, probe }
+    };
     let mut engines = Vec::new();
     if wanted(Kind::Docker)
-        && let Some((docker, proxies)) = docker::find(&places.docker).await
+        && let Some((docker, proxies)) =
+            docker::find(&places.docker, places.docker_is_users, places.configs.as_deref()).await
     {
-        engines.push(Engine { particulars: Particulars::Docker(docker), proxies, probe: not_yet.clone() });
+        engines.push(found(Particulars::Docker(docker), proxies));
     }
     if wanted(Kind::Containerd)
         && let Some((containerd, proxies)) = containerd::find(&places.containerd).await
     {
-        engines.push(Engine { particulars: Particulars::Containerd(containerd), proxies, probe: not_yet.clone() });
+        engines.push(found(Particulars::Containerd(containerd), proxies));
     }
     if wanted(Kind::Podman)
-        && let Some(podman) = podman::find().await
+        && let Some(podman) = podman::find(places.configs.as_deref()).await
     {
         let proxies = Some(places.proxies.clone());
-        engines.push(Engine { particulars: Particulars::Podman(podman), proxies, probe: not_yet });
+        engines.push(found(Particulars::Podman(podman), proxies));
     }
     engines
 }
@@ -120,7 +174,7 @@ fn mirror_of(engine: &Engine) -> Option<(MirrorUrl, String)> {
                 ConfigFile::Missing | ConfigFile::Broken(_) => None,
             };
             let running = running.map(|url| (url, "docker info".to_owned()));
-            let written = written.map(|url| (url, crate::cli::client_files::DAEMON_JSON.to_owned()));
+            let written = written.map(|url| (url, docker.files.daemon_json.display().to_string()));
             // What was written last is what somebody wants.
             written.or(running).or_else(|| of_hosts(&docker.hub_hosts))
         }
@@ -134,7 +188,7 @@ fn mirror_of(engine: &Engine) -> Option<(MirrorUrl, String)> {
     }
 }
 
-async fn prove(mirror: &MirrorUrl, engine: &Engine) -> Probe {
+async fn prove(mirror: &MirrorUrl, identity: Option<&Identity>, engine: &Engine) -> Probe {
     let nonce = probe::nonce();
     let image = probe::image(&nonce);
     let tagged = format!("{image}:latest");
@@ -142,16 +196,18 @@ async fn prove(mirror: &MirrorUrl, engine: &Engine) -> Probe {
         Particulars::Docker(docker) if docker.daemon.is_err() => Probe::NotTried("the daemon cannot be asked"),
         Particulars::Docker(docker) => {
             let pull = docker::pull(&docker.socket, &image, probe::PATIENCE);
-            probe::confirm(mirror, &nonce, pull).await
+            probe::confirm(mirror, identity, &nonce, pull).await
         }
         Particulars::Containerd(containerd) if containerd.client.is_none() => {
             Probe::NotTried("there is neither crictl nor ctr to ask it with")
         }
         Particulars::Containerd(containerd) => {
             let pull = containerd::pull(containerd, engine.proxies.as_ref(), &tagged, probe::PATIENCE);
-            probe::confirm(mirror, &nonce, pull).await
+            probe::confirm(mirror, identity, &nonce, pull).await
         }
         Particulars::Podman(podman) if podman.info.is_err() => Probe::NotTried("podman does not run"),
-        Particulars::Podman(_) => probe::confirm(mirror, &nonce, podman::pull(&tagged, probe::PATIENCE)).await,
+        Particulars::Podman(_) => {
+            probe::confirm(mirror, identity, &nonce, podman::pull(&tagged, probe::PATIENCE)).await
+        }
     }
 }

@@ -4,7 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use super::facts::{ConfigFile, Host, Hosts};
+use super::facts::{ConfigFile, Host, Hosts, Passport};
+use crate::cli::mirror_url::MirrorUrl;
 
 /// What is needed of each host for a pull.
 const NEEDED: [&str; 2] = ["pull", "resolve"];
@@ -21,6 +22,15 @@ pub(super) fn read(path: &Path) -> ConfigFile<Hosts> {
     }
 }
 
+impl Hosts {
+    /// The certificates that are shown to the mirror.
+    pub(super) fn passports(&self, mirror: &MirrorUrl) -> Vec<Passport> {
+        let ours = self.hosts.iter().filter(|host| mirror.is_named_by(&host.url));
+        let pairs = ours.flat_map(|host| host.client.clone());
+        pairs.map(|(cert, key)| Passport { cert, key, lets_in: false }).collect()
+    }
+}
+
 fn parse(text: &str, path: &Path) -> Result<Hosts, String> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| error.message().to_owned())?;
     let folder = path.parent().unwrap_or(Path::new("/"));
@@ -33,6 +43,7 @@ fn parse(text: &str, path: &Path) -> Result<Hosts, String> {
         }),
         skip_verify: host.get("skip_verify").and_then(toml::Value::as_bool).unwrap_or(false),
         ca: certificates(host.get("ca"), folder),
+        client: pairs(host.get("client"), folder),
     });
     Ok(Hosts { path: path.to_owned(), hosts: hosts.collect() })
 }
@@ -41,6 +52,15 @@ fn parse(text: &str, path: &Path) -> Result<Hosts, String> {
 fn certificates(value: Option<&toml::Value>, folder: &Path) -> Vec<PathBuf> {
     let several = value.and_then(toml::Value::as_array).into_iter().flatten();
     value.into_iter().chain(several).filter_map(toml::Value::as_str).map(|path| folder.join(path)).collect()
+}
+
+/// `[["cert", "key"], …]`, or a path or several to files that hold both.
+fn pairs(value: Option<&toml::Value>, folder: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let both = certificates(value, folder).into_iter().map(|path| (path.clone(), path));
+    let apart = value.and_then(toml::Value::as_array).into_iter().flatten().filter_map(toml::Value::as_array);
+    let apart =
+        apart.filter_map(|pair| Some((folder.join(pair.first()?.as_str()?), folder.join(pair.get(1)?.as_str()?))));
+    both.chain(apart).collect()
 }
 
 #[cfg(test)]
@@ -52,7 +72,8 @@ mod tests {
         let text = "server = \"https://registry-1.docker.io\"\n\
                     [host.\"http://a:5000\"]\ncapabilities = [\"pull\", \"resolve\"]\nca = \"ca.pem\"\n\
                     [host.\"https://b\"]\ncapabilities = [\"pull\"]\nskip_verify = true\nca = [\"/x.pem\", \"y.pem\"]\n\
-                    [host.\"https://c\"]\n";
+                    [host.\"https://c\"]\nclient = [[\"c.cert\", \"/k/c.key\"]]\n\
+                    [host.\"https://d\"]\nclient = \"both.pem\"\n";
         let hosts = parse(text, Path::new("/etc/d/docker.io/hosts.toml")).unwrap().hosts;
         let host = |url: &str| hosts.iter().find(|host| host.url == url).unwrap();
         assert!(
@@ -60,6 +81,9 @@ mod tests {
         );
         assert_eq!(host("http://a:5000").ca, [Path::new("/etc/d/docker.io/ca.pem")]);
         assert_eq!(host("https://b").ca, [Path::new("/x.pem"), Path::new("/etc/d/docker.io/y.pem")]);
+        assert_eq!(host("https://c").client, [("/etc/d/docker.io/c.cert".into(), "/k/c.key".into())]);
+        let both = Path::new("/etc/d/docker.io/both.pem").to_owned();
+        assert_eq!(host("https://d").client, [(both.clone(), both)]);
         assert!(host("https://b").skip_verify && !host("https://c").skip_verify);
         assert!(parse("host = [", Path::new("x")).is_err());
         assert_eq!(read(Path::new("/nowhere/hosts.toml")), ConfigFile::Missing);

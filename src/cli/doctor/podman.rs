@@ -1,13 +1,13 @@
 //! Podman as it is found, by its own account: `podman info` reads the same files as Buildah, skopeo and CRI-O.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
 use super::certificates::Chain;
-use super::facts::{Podman, PodmanInfo, PodmanMirror};
+use super::facts::{Passport, Podman, PodmanInfo, PodmanMirror};
 use super::{command, places};
 use crate::cli::client_files::{CONTAINERS_CERTS, DOCKER_CERTS};
 use crate::cli::mirror_url::MirrorUrl;
@@ -39,8 +39,8 @@ struct Mirror {
     pull_from_mirror: String,
 }
 
-/// The one on the PATH, if there is one.
-pub(super) async fn find() -> Option<Podman> {
+/// The one on the PATH, if there is one. `configs` is this user's folder of configurations.
+pub(super) async fn find(configs: Option<&Path>) -> Option<Podman> {
     let mut info = Command::new(command::find("podman")?);
     info.args(["info", "--format", WANTED]);
     let info = match command::run(info, PATIENCE).await {
@@ -48,13 +48,30 @@ pub(super) async fn find() -> Option<Podman> {
         Ok(output) => Err(output.last_words()),
         Err(reason) => Err(reason),
     };
-    Some(Podman { info, by_mirror: Vec::new() })
+    let own_conf = configs.map(|configs| configs.join("containers/registries.conf")).filter(|path| path.exists());
+    Some(Podman { info, own_conf, folder: PathBuf::new(), by_mirror: Vec::new() })
 }
 
 /// Looks for the authorities that it may know, of which one may vouch for the mirror.
-pub(super) fn look_for_authorities(podman: &mut Podman, mirror: &MirrorUrl, chain: Option<&Chain>, now: SystemTime) {
-    let folders = [CONTAINERS_CERTS, DOCKER_CERTS].map(|folder| Path::new(folder).join(mirror.authority()));
-    podman.by_mirror = folders.iter().flat_map(|folder| places::authorities(folder, chain, now)).collect();
+pub(super) fn look_for_authorities(
+    podman: &mut Podman,
+    mirror: &MirrorUrl,
+    home: Option<&Path>,
+    chain: Option<&Chain>,
+    now: SystemTime,
+) {
+    // It takes the first that is there, its user's before the machine's, and looks in no other.
+    let own = home.map(|home| home.join(".config/containers/certs.d"));
+    let folders = own.into_iter().chain([CONTAINERS_CERTS.into(), DOCKER_CERTS.into()]);
+    let mut folders = folders.map(|folder| folder.join(mirror.authority()));
+    let usual = Path::new(CONTAINERS_CERTS).join(mirror.authority());
+    podman.folder = folders.find(|folder| folder.exists()).unwrap_or(usual);
+    podman.by_mirror = places::authorities(&podman.folder, chain, now);
+}
+
+/// The certificates of its own that it has for the mirror.
+pub(super) fn passports(podman: &Podman) -> Vec<Passport> {
+    places::passports(&podman.folder)
 }
 
 /// Has it pull, and returns its last words.

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use super::certificates::Identity;
 use super::facts::Probe;
 use super::reach::{Told, told};
 use crate::cli::mirror_url::MirrorUrl;
@@ -23,11 +24,16 @@ pub(super) fn image(nonce: &str) -> String {
 }
 
 /// Waits until the probe has arrived, or the pull is over without. The pull ends with this.
-pub(super) async fn confirm(mirror: &MirrorUrl, nonce: &str, pull: impl Future<Output = String>) -> Probe {
+pub(super) async fn confirm(
+    mirror: &MirrorUrl,
+    identity: Option<&Identity>,
+    nonce: &str,
+    pull: impl Future<Output = String>,
+) -> Probe {
     let mut pull = std::pin::pin!(pull);
     let mut words = None;
     loop {
-        match told(mirror, nonce).await {
+        match told(mirror, identity, nonce).await {
             Ok(Told { arrived: true, agent, via_proxy, asked_via_proxy }) => {
                 return Probe::Arrived { agent, via_proxy: via_proxy && !asked_via_proxy };
             }

@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::certificates::{Capture, Chain};
+use super::certificates::{Capture, Chain, Identity};
 use super::conversation::{NoReply, Question, Reply, ask, said};
 use super::facts::Reach;
 use crate::cli::mirror_url::MirrorUrl;
@@ -44,10 +44,10 @@ fn probe_path(nonce: &str) -> String {
     format!("/v2/_larder/probe/{nonce}")
 }
 
-/// Asks it what a client asks first.
-pub(super) async fn reach(mirror: &MirrorUrl, nonce: &str, clock: &Clock) -> Reached {
+/// Asks it what a client asks first, and shows `identity` if it asks for one.
+pub(super) async fn reach(mirror: &MirrorUrl, identity: Option<&Identity>, nonce: &str, clock: &Clock) -> Reached {
     let mut reached = Reached { reach: Reach::Larder, ahead_s: None, chain: None };
-    match get(mirror, "/v2/", &mut reached.chain).await {
+    match get(mirror, identity, "/v2/", &mut reached.chain).await {
         Err(reach) => reached.reach = reach,
         Ok(reply) => {
             let date = reply.date.as_deref().and_then(|date| httpdate::parse_http_date(date).ok());
@@ -55,7 +55,7 @@ pub(super) async fn reach(mirror: &MirrorUrl, nonce: &str, clock: &Clock) -> Rea
             let theirs = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
             reached.ahead_s = theirs.map(|theirs| now.cast_signed() - theirs.as_secs().cast_signed());
             reached.reach = match reply.status {
-                200 => match told(mirror, nonce).await {
+                200 => match told(mirror, identity, nonce).await {
                     Ok(_) => Reach::Larder,
                     Err(_) => Reach::Registry,
                 },
@@ -73,8 +73,8 @@ pub(super) async fn reach(mirror: &MirrorUrl, nonce: &str, clock: &Clock) -> Rea
 ///
 /// # Errors
 /// The mirror does not say; the text is why.
-pub(super) async fn told(mirror: &MirrorUrl, nonce: &str) -> Result<Told, String> {
-    let reply = get(mirror, &probe_path(nonce), &mut None).await.map_err(|reach| format!("{reach:?}"))?;
+pub(super) async fn told(mirror: &MirrorUrl, identity: Option<&Identity>, nonce: &str) -> Result<Told, String> {
+    let reply = get(mirror, identity, &probe_path(nonce), &mut None).await.map_err(|reach| format!("{reach:?}"))?;
     if reply.status != 200 {
         return Err(format!("it answered {}", reply.status));
     }
@@ -86,14 +86,19 @@ pub(super) async fn elsewhere(mirror: &MirrorUrl, nonce: &str) -> Vec<MirrorUrl>
     let mut found = Vec::new();
     for (scheme, port) in [("http", mirror.port()), ("https", mirror.port()), ("http", 5000), ("https", 5000)] {
         let Some(other) = mirror.at(scheme, port) else { continue };
-        if other != *mirror && !found.contains(&other) && told(&other, nonce).await.is_ok() {
+        if other != *mirror && !found.contains(&other) && told(&other, None, nonce).await.is_ok() {
             found.push(other);
         }
     }
     found
 }
 
-async fn get(mirror: &MirrorUrl, path: &str, chain: &mut Option<Chain>) -> Result<Reply, Reach> {
+async fn get(
+    mirror: &MirrorUrl,
+    identity: Option<&Identity>,
+    path: &str,
+    chain: &mut Option<Chain>,
+) -> Result<Reply, Reach> {
     let socket = connect(mirror).await?;
     if !mirror.is_https() {
         return match ask(socket, Question::Get(path), mirror.authority(), PATIENCE).await {
@@ -104,7 +109,7 @@ async fn get(mirror: &MirrorUrl, path: &str, chain: &mut Option<Chain>) -> Resul
         };
     }
     let capture = Capture::new();
-    let secured = secure(mirror, socket, &capture).await;
+    let secured = secure(mirror, identity, socket, &capture).await;
     *chain = capture.chain();
     let secured = match secured {
         Ok(secured) => secured,
@@ -137,11 +142,12 @@ async fn connect(mirror: &MirrorUrl) -> Result<TcpStream, Reach> {
 
 async fn secure(
     mirror: &MirrorUrl,
+    identity: Option<&Identity>,
     socket: TcpStream,
     capture: &Arc<Capture>,
 ) -> Result<tokio_rustls::client::TlsStream<TcpStream>, Reach> {
     let broken = |error: &dyn std::error::Error| Reach::Broken(said(error));
-    let config = capture.client().map_err(|error| broken(&error))?;
+    let config = capture.client(identity).map_err(|error| broken(&error))?;
     let name = ServerName::try_from(mirror.host().to_owned()).map_err(|error| broken(&error))?;
     match timeout(PATIENCE, TlsConnector::from(Arc::new(config)).connect(name, socket)).await {
         Ok(Ok(secured)) => Ok(secured),
@@ -158,7 +164,7 @@ fn wants_certificate(reason: &str) -> bool {
 async fn speaks_tls(mirror: &MirrorUrl) -> bool {
     let Ok(socket) = connect(mirror).await else { return false };
     let capture = Capture::new();
-    secure(mirror, socket, &capture).await.is_ok() || capture.chain().is_some()
+    secure(mirror, None, socket, &capture).await.is_ok() || capture.chain().is_some()
 }
 
 async fn speaks_plain(mirror: &MirrorUrl) -> bool {

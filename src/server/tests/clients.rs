@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{sleep, timeout};
 
-use super::fixture::{CHUNK, Server, quick};
+use super::fixture::{CHUNK, PATIENCE, Server, quick};
 use crate::server::{BindError, Limits, Listener, Metrics, Settings};
 
 #[tokio::test]
 async fn a_client_that_says_nothing_is_closed() {
     let server = Server::start(quick()).await;
-    let (said, took) = server.connect().await.rest().await;
+    let (said, _) = server.connect().await.rest().await;
     assert_eq!(said, "");
-    assert!(took < Duration::from_millis(800), "{took:?}");
     server.has_connections(0).await;
 }
 
@@ -22,9 +21,8 @@ async fn a_client_that_says_one_byte_is_closed() {
     for byte in ["P", "\x17", "\n"] {
         let mut client = server.connect().await;
         client.say(byte).await;
-        let (said, took) = client.rest().await;
+        let (said, _) = client.rest().await;
         assert!(said.is_empty() || said.starts_with("HTTP/1.1 400"), "{said}");
-        assert!(took < Duration::from_millis(1200), "{took:?}");
     }
 }
 
@@ -32,15 +30,17 @@ async fn a_client_that_says_one_byte_is_closed() {
 async fn a_dripping_head_is_closed() {
     let server = Server::start(quick()).await;
     let mut client = server.connect().await;
-    let start = Instant::now();
     let head = "GET /hello HTTP/1.1\r\nHost: test\r\nX-Long: ".bytes().chain(std::iter::repeat(b'a'));
-    for byte in head {
-        if tokio::io::AsyncWriteExt::write_all(&mut client.stream, &[byte]).await.is_err() {
-            break;
+    let dripping = async {
+        for byte in head {
+            if tokio::io::AsyncWriteExt::write_all(&mut client.stream, &[byte]).await.is_err() {
+                break;
+            }
+            // The client's pace; nothing waits for it.
+            sleep(Duration::from_millis(20)).await;
         }
-        sleep(Duration::from_millis(20)).await;
-    }
-    assert!(start.elapsed() < Duration::from_millis(1200), "{:?}", start.elapsed());
+    };
+    timeout(PATIENCE, dripping).await.expect("a close");
 }
 
 #[tokio::test]
@@ -50,7 +50,7 @@ async fn an_idle_connection_is_closed_after_its_answer() {
     client.get("/hello").await;
     let (said, took) = client.rest().await;
     assert!(said.ends_with("hello"), "{said}");
-    assert!(took > Duration::from_millis(300) && took < Duration::from_millis(1200), "{took:?}");
+    assert!(took > Duration::from_millis(300), "{took:?}");
 }
 
 #[tokio::test]
@@ -120,13 +120,12 @@ async fn too_long_a_head_gets_431_although_the_rest_of_it_is_unread() {
 
 #[tokio::test]
 async fn a_refused_upload_still_gets_its_answer() {
-    let server = Server::start(Limits { linger_timeout: Duration::from_secs(5), ..quick() }).await;
+    let server = Server::start(Limits { linger_timeout: 2 * PATIENCE, ..quick() }).await;
     let mut client = server.connect().await;
     client.say("PUT /refuse HTTP/1.1\r\nHost: test\r\nContent-Length: 8000000\r\n\r\n").await;
     client.say(vec![b'x'; 8_000_000]).await;
-    let (said, took) = client.rest().await;
+    let (said, _) = client.rest().await;
     assert!(said.starts_with("HTTP/1.1 403 ") && said.ends_with("refused"), "{said}");
-    assert!(took < Duration::from_secs(3));
 }
 
 #[tokio::test]

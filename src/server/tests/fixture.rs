@@ -22,6 +22,9 @@ use crate::task;
 
 pub const CHUNK: usize = 64 << 10;
 
+/// Less than any limit that is not a test's own, and longer than anything takes.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
 /// A listener that is being served at.
 pub struct Server {
     pub address: SocketAddr,
@@ -67,12 +70,22 @@ impl Server {
 
     /// Waits until so many connections are open: accepting takes a moment.
     pub async fn has_connections(&self, wanted: i64) {
-        let all = async {
-            while self.connections() != wanted {
-                sleep(Duration::from_millis(2)).await;
-            }
-        };
-        timeout(Duration::from_secs(5), all).await.unwrap_or_else(|_| panic!("{} connections", self.connections()));
+        let all = until(|| self.connections() == wanted);
+        timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("{} connections", self.connections()));
+    }
+
+    /// Waits until so many new certificates were looked at and found to be no good.
+    pub async fn has_refused(&self, wanted: u64) {
+        let refused = self.metrics.certificates_refused("test");
+        timeout(PATIENCE, until(|| refused.get() >= wanted))
+            .await
+            .unwrap_or_else(|_| panic!("{} refused", refused.get()));
+    }
+}
+
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -135,10 +148,10 @@ impl Client {
         self.say(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).await;
     }
 
-    /// What comes until the server closes, and how long that took.
+    /// What comes until the server closes, which it does before our patience ends, and how long that took.
     pub async fn rest(&mut self) -> (String, Duration) {
         let (start, mut rest) = (Instant::now(), Vec::new());
-        timeout(Duration::from_secs(10), self.stream.read_to_end(&mut rest)).await.expect("a close").expect("no reset");
+        timeout(PATIENCE, self.stream.read_to_end(&mut rest)).await.expect("a close").expect("no reset");
         (String::from_utf8_lossy(&rest).into_owned(), start.elapsed())
     }
 
@@ -150,7 +163,7 @@ impl Client {
                 said.push(self.stream.read_u8().await.unwrap());
             }
         };
-        timeout(Duration::from_secs(10), all).await.unwrap_or_else(|_| panic!("no {end:?}"));
+        timeout(PATIENCE, all).await.unwrap_or_else(|_| panic!("no {end:?}"));
         String::from_utf8_lossy(&said).into_owned()
     }
 }

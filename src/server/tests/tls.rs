@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::fixture::{Server, quick};
+use super::fixture::{PATIENCE, Server, quick};
 use crate::server::{BindError, Limits, Listener, Metrics, Settings, TlsError, TlsFiles};
 
 const HELLO: &[u8] = b"GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -161,8 +161,7 @@ async fn a_handshake_that_is_never_begun_or_never_ended_is_closed() {
     for said in [&[][..], &[0x16], &[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3]] {
         let mut client = server.connect().await;
         client.say(said).await;
-        let (_, took) = client.rest().await;
-        assert!(took < Duration::from_secs(1), "{said:?} {took:?}");
+        client.rest().await;
     }
 }
 
@@ -172,9 +171,10 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
     let (server, directory) = serve(&old).await;
     let mut open = handshake(&server, &old, &[]).await.unwrap();
 
-    for (cert, key) in [(&new.cert, &old.key), (&new.cert, &"nonsense".to_owned()), (&String::new(), &new.key)] {
+    let bad = [(&new.cert, &old.key), (&new.cert, &"nonsense".to_owned()), (&String::new(), &new.key)];
+    for (n, (cert, key)) in (1..).zip(bad) {
         write(directory.path(), cert, key);
-        sleep(Duration::from_millis(150)).await;
+        server.has_refused(n).await;
         assert!(handshake(&server, &old, &[]).await.is_ok(), "the old pair is kept");
     }
 
@@ -184,7 +184,7 @@ async fn a_new_certificate_is_served_and_a_bad_one_is_not() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(5), served).await.expect("the new pair");
+    timeout(PATIENCE, served).await.expect("the new pair");
     assert!(hello(&mut open).await.starts_with("HTTP/1.1 200 OK"), "a connection outlives its certificate");
 }
 
@@ -236,7 +236,7 @@ async fn a_new_client_ca_counts_for_who_comes_again_too() {
     assert_eq!(open.get_ref().1.handshake_kind(), Some(HandshakeKind::Resumed));
 
     put(&directory.path().join("clients.pem"), "nonsense");
-    sleep(Duration::from_millis(150)).await;
+    server.has_refused(1).await;
     assert!(gets_in(&server, known.clone()).await, "a bad CA is not taken");
     put(&directory.path().join("clients.pem"), &new.pem());
     let theirs = client(&pair, Some(&new.sign(|_| {})));
@@ -245,7 +245,7 @@ async fn a_new_client_ca_counts_for_who_comes_again_too() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(5), served).await.expect("the new CA");
+    timeout(PATIENCE, served).await.expect("the new CA");
     assert!(!gets_in(&server, known).await, "a ticket is no certificate");
     assert!(hello(&mut open).await.starts_with("HTTP/1.1 200 OK"), "a connection outlives the CA it came by");
 }

@@ -76,18 +76,10 @@ async fn a_pin_is_asked_about_and_sent_with_the_token_and_the_mark() {
         return;
     }
     let larder = Larder::mirroring(&Hub::plain().await).await;
-    let press = |answer: &str| {
-        format!(
-            "const wait = setInterval(() => {{ const pin = [...document.querySelectorAll('#images button')]\
-             .find((one) => one.textContent === 'Pin'); if (!pin) return; clearInterval(wait);\
-             const token = document.getElementById('token'); token.value = 'a-token'; pin.click();\
-             document.querySelector('#confirm button[value={answer}]').click(); }}, 50);"
-        )
-    };
-    let front = Front::before(&larder, &press("no")).await;
+    let front = Front::before(&larder, &press("Pin", "a-token", "no")).await;
     dom(front.url("/")).await;
     assert_eq!(front.changes(), Vec::<String>::new(), "it was not confirmed");
-    let front = Front::before(&larder, &press("yes")).await;
+    let front = Front::before(&larder, &press("Pin", "a-token", "yes")).await;
     let dom = dom(front.url("/")).await;
     let changes = front.changes();
     assert_eq!(changes.len(), 2, "one for each tag: {changes:?}");
@@ -96,6 +88,46 @@ async fn a_pin_is_asked_about_and_sent_with_the_token_and_the_mark() {
     }
     assert!(changes[0].ends_with("{\"pattern\":\"docker.io/library/alpine:3.20\"}"), "{}", changes[0]);
     assert!(dom.contains("Done: pin."), "{dom}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_is_pinned_unpinned_and_removed_by_who_confirms_it_and_has_the_token() {
+    const TOKEN: &str = "0123456789abcdef-of-the-operator";
+    if !wanted(&[CHROMIUM]) {
+        return;
+    }
+    let hub = Hub::plain().await;
+    hub.push("library/alpha", "latest", &Image::small(1));
+    let mut larder = Larder::mirroring(&hub).await;
+    larder.restart_with_token(TOKEN).await;
+    larder.get("/v2/library/alpha/manifests/latest").await;
+    let shows = |wanted: Option<bool>| {
+        let admin = larder.admin();
+        async move {
+            // The index is told of what is on disk in its own time.
+            let told = async {
+                while get(admin, "/api/images").await.json()[0]["pinned"].as_bool() != wanted {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), told).await.unwrap_or_else(|_| panic!("not {wanted:?}"));
+        }
+    };
+    shows(Some(false)).await;
+    for (word, token, answer, says, then) in [
+        ("Remove", "another-token-than-that", "yes", "the token is not the one", Some(false)),
+        ("Remove", "", "yes", "this needs the token", Some(false)),
+        ("Remove", TOKEN, "no", "alpha: latest", Some(false)),
+        ("Pin", TOKEN, "yes", "Done: pin.", Some(true)),
+        ("Unpin", TOKEN, "no", ">Unpin<", Some(true)),
+        ("Unpin", TOKEN, "yes", "Done: unpin.", Some(false)),
+        ("Remove", TOKEN, "yes", "Done: remove.", None),
+    ] {
+        let dom = dom(Front::of(&larder, &press(word, token, answer)).await.url("/")).await;
+        assert!(dom.contains(says), "{word} {answer}: {dom}");
+        assert_eq!(dom.contains("docker.io/library/alpha: latest"), then.is_some(), "{word} {answer}: {dom}");
+        shows(then).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,6 +173,16 @@ async fn it_can_be_looked_at_on_a_desk_and_on_a_phone_by_day_and_by_night() {
     }
 }
 
+/// A script that presses the first button of this word in the list, and answers the question that comes.
+fn press(word: &str, token: &str, answer: &str) -> String {
+    format!(
+        "const wait = setInterval(() => {{ const button = [...document.querySelectorAll('#images button')]\
+         .find((one) => one.textContent === '{word}'); if (!button) return; clearInterval(wait);\
+         document.getElementById('token').value = '{token}'; button.click();\
+         document.querySelector('#confirm button[value={answer}]').click(); }}, 50);"
+    )
+}
+
 /// An image that is whole is served in an outage, and says of what: so all of it is here before.
 async fn an_outage(hub: &Hub, larder: &Larder, image: &Image) {
     for digest in image.blob_digests() {
@@ -169,6 +211,9 @@ async fn chromium(arguments: Vec<String>) -> String {
     tokio::task::spawn_blocking(work).await.unwrap()
 }
 
+/// A path, the head and the body.
+type Page = (String, String, String);
+
 /// Answers like the operator's address of a server, and makes up what is not there.
 struct Front {
     address: SocketAddr,
@@ -179,25 +224,41 @@ impl Front {
     /// `script` runs in the page beside its own.
     async fn before(larder: &Larder, script: &str) -> Front {
         let mut pages = Vec::new();
-        for path in ["/", "/page.css", "/page.js", "/api/status", "/api/budget"] {
-            let answer = get(larder.admin(), path).await;
-            let header = |name: &str| answer.header(name).unwrap_or("default-src 'none'").to_owned();
-            let head = format!(
-                "Content-Type: {}\r\nContent-Security-Policy: {}\r\n",
-                header("content-type"),
-                // `/phone` has the page in a frame: no window of Chromium's is as narrow as a phone.
-                header("content-security-policy").replace("frame-ancestors 'none'", "frame-ancestors 'self'")
-            );
-            let text = answer.text().replace("</head>", "<script src=\"/driver.js\" defer></script></head>");
-            pages.push((path.to_owned(), head, text));
+        for path in ["/api/status", "/api/budget"] {
+            pages.push(Front::page(larder, path).await);
         }
         let json = "Content-Type: application/json\r\n";
-        pages.push(("/driver.js".to_owned(), "Content-Type: text/javascript\r\n".to_owned(), script.to_owned()));
         pages.push(("/api/images".to_owned(), json.to_owned(), images()));
         pages.push(("/api/activity".to_owned(), json.to_owned(), activity()));
         let frame =
             "<!doctype html><body style=\"margin:0\"><iframe src=\"/\" width=390 height=3000 style=\"border:0\">";
         pages.push(("/phone".to_owned(), "Content-Type: text/html\r\n".to_owned(), frame.to_owned()));
+        Front::with(larder, script, pages, None).await
+    }
+
+    /// Makes nothing up: what the page asks for, its server is asked.
+    async fn of(larder: &Larder, script: &str) -> Front {
+        Front::with(larder, script, Vec::new(), Some(larder.admin())).await
+    }
+
+    async fn page(larder: &Larder, path: &str) -> Page {
+        let answer = get(larder.admin(), path).await;
+        let header = |name: &str| answer.header(name).unwrap_or("default-src 'none'").to_owned();
+        let head = format!(
+            "Content-Type: {}\r\nContent-Security-Policy: {}\r\n",
+            header("content-type"),
+            // `/phone` has the page in a frame: no window of Chromium's is as narrow as a phone.
+            header("content-security-policy").replace("frame-ancestors 'none'", "frame-ancestors 'self'")
+        );
+        let text = answer.text().replace("</head>", "<script src=\"/driver.js\" defer></script></head>");
+        (path.to_owned(), head, text)
+    }
+
+    async fn with(larder: &Larder, script: &str, mut pages: Vec<Page>, server: Option<SocketAddr>) -> Front {
+        for path in ["/", "/page.css", "/page.js"] {
+            pages.push(Front::page(larder, path).await);
+        }
+        pages.push(("/driver.js".to_owned(), "Content-Type: text/javascript\r\n".to_owned(), script.to_owned()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, changes) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
         let noted = changes.clone();
@@ -206,7 +267,7 @@ impl Front {
             for stream in listener.incoming().map_while(Result::ok) {
                 let (pages, noted) = (pages.clone(), noted.clone());
                 // A browser opens connections ahead of time: none may hold up the others.
-                std::thread::spawn(move || serve(&stream, &pages, &noted));
+                std::thread::spawn(move || serve(&stream, &pages, server, &noted));
             }
         });
         Front { address, changes }
@@ -221,7 +282,7 @@ impl Front {
     }
 }
 
-fn serve(mut stream: &TcpStream, pages: &[(String, String, String)], noted: &Mutex<Vec<String>>) {
+fn serve(mut stream: &TcpStream, pages: &[Page], server: Option<SocketAddr>, noted: &Mutex<Vec<String>>) {
     let mut reader = BufReader::new(stream);
     let (mut head, mut length) = (String::new(), 0);
     loop {
@@ -240,8 +301,17 @@ fn serve(mut stream: &TcpStream, pages: &[(String, String, String)], noted: &Mut
     let mut body = vec![0; length];
     reader.read_exact(&mut body).unwrap();
     let path = head.split([' ', '?']).nth(1).unwrap_or_default();
+    let page = pages.iter().find(|(at, ..)| head.starts_with("GET ") && at == path);
+    if let Some(server) = server.filter(|_| page.is_none()) {
+        let mut server = TcpStream::connect(server).unwrap();
+        let head = head.trim_end().replace("Connection: keep-alive", "Connection: close");
+        server.write_all(&[head.as_bytes(), b"\r\n\r\n", &body].concat()).unwrap();
+        // The browser may have gone meanwhile.
+        let _ = std::io::copy(&mut server, &mut stream);
+        return;
+    }
     let answer = if head.starts_with("GET ") {
-        pages.iter().find(|(at, ..)| at == path).map(|(_, head, text)| (head.as_str(), text.as_str()))
+        page.map(|(_, head, text)| (head.as_str(), text.as_str()))
     } else {
         let (line, headers) = head.split_once("\r\n").unwrap();
         let headers: Vec<String> = headers

@@ -6,9 +6,10 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 
+use rcgen::{CertifiedKey, generate_simple_self_signed};
 use serde_json::{Value, json};
 
 use super::larder::Larder;
@@ -25,12 +26,23 @@ struct Diagnosis {
 impl Diagnosis {
     /// On a machine whose `/etc` is that of `home`.
     fn of(home: &Path, engine: &str, arguments: &[&str]) -> Diagnosis {
-        let mut doctor = command_over_etc(env!("CARGO_BIN_EXE_larder"), home, &home.join("etc"));
-        doctor.args(["doctor", "--json", "--engine", engine]).args(arguments);
+        let mut doctor = Diagnosis::asked_by_a_user(home, engine);
+        doctor.args(arguments);
         doctor.env("DOCKER_HOST", format!("unix://{}", home.join("sock").display()));
         doctor.env("CONTAINERD_ADDRESS", home.join("sock"));
         doctor.env("CONTAINERS_STORAGE_CONF", home.join("storage.conf"));
         doctor.env("CONTAINERS_CONF", home.join("containers.conf"));
+        Diagnosis::by(doctor)
+    }
+
+    /// Who has set no variable that says where an engine is; that user's home and runtime directory is `home`.
+    fn asked_by_a_user(home: &Path, engine: &str) -> Command {
+        let mut doctor = command_over_etc(env!("CARGO_BIN_EXE_larder"), home, &home.join("etc"));
+        doctor.args(["doctor", "--json", "--engine", engine]);
+        doctor
+    }
+
+    fn by(mut doctor: Command) -> Diagnosis {
         let output = doctor.stdout(Stdio::piped()).stderr(Stdio::piped()).output().unwrap();
         let report = serde_json::from_slice(&output.stdout);
         let report = report.unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
@@ -191,7 +203,59 @@ fn an_authority_where_the_containerd_store_does_not_look_is_found() {
         "DriverStatus": [["driver-type", "io.containerd.snapshotter.v1"]],
         "RegistryConfig": { "Mirrors": [larder.url()] }
     });
-    let listener = UnixListener::bind(home.join("sock")).unwrap();
+    daemon_that_says(info, &home.join("sock"));
+    let found = Diagnosis::of(home.path(), "docker", &[]);
+    found.names(&["does not trust", "it ignores", "certs.d/docker.io/larder-ca.crt"]);
+    found.names(&["does not pull through the mirror", "x509"]);
+}
+
+/// A rootless daemon is a user's: its socket, its files and its unit are.
+#[test]
+fn a_rootless_docker_is_found_with_its_users_files() {
+    if !wanted(&[]) {
+        return;
+    }
+    let larder = Larder::alone_at(private_address(), false);
+    let home = Scratch::new("docker");
+    home.write("etc/docker/daemon.json", "{}");
+    let file = home.write(".config/docker/daemon.json", &mirrors(&larder.url()));
+    let info =
+        json!({ "ServerVersion": "28.0.0", "SecurityOptions": ["name=seccomp,profile=builtin", "name=rootless"] });
+    daemon_that_says(info, &home.join("docker.sock"));
+    let found = Diagnosis::by(Diagnosis::asked_by_a_user(home.path(), "docker"));
+    found.names(&["was not read since", file.to_str().unwrap(), "systemctl --user restart docker"]);
+    assert!(found.text().contains("rootless, at "), "{}", found.text());
+}
+
+#[test]
+fn a_mirror_that_wants_a_certificate_is_proven_with_one_and_who_has_none_is_told() {
+    if !wanted(&docker::PROGRAMS) {
+        return;
+    }
+    let larder = Larder::guarded_at(own_address());
+    let exempt = larder.mirror().ip().to_string();
+    let folder = format!("etc/docker/certs.d/{}", larder.mirror());
+    let home = Scratch::new("docker");
+    home.write("etc/docker/daemon.json", &mirrors(&larder.url()));
+    home.write(&format!("{folder}/ca.crt"), &std::fs::read_to_string(larder.ca()).unwrap());
+    let docker = docker::Docker::on_machine(home, &[("NO_PROXY", exempt.as_str())]);
+    let found = diagnosed(&docker, &[]);
+    found.names(&["wants a certificate of its clients"]);
+    found.names(&["docker", "has no certificate to show", &folder]);
+
+    let show = |[cert, key]: [String; 2]| {
+        docker.home().write(&format!("{folder}/client.cert"), &cert);
+        docker.home().write(&format!("{folder}/client.key"), &key);
+        diagnosed(&docker, &[])
+    };
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(["guest".to_owned()]).unwrap();
+    show([cert.pem(), signing_key.serialize_pem()]).names(&["does not let in", "client.cert", "another CA"]);
+    show(larder.guest()).is_good();
+}
+
+/// Answers as a daemon does that is like this, and that fails to pull.
+fn daemon_that_says(info: Value, socket: &Path) {
+    let listener = UnixListener::bind(socket).unwrap();
     thread::spawn(move || {
         for mut client in listener.incoming().flatten() {
             let mut head = Vec::new();
@@ -205,9 +269,6 @@ fn an_authority_where_the_containerd_store_does_not_look_is_found() {
             write!(client, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
         }
     });
-    let found = Diagnosis::of(home.path(), "docker", &[]);
-    found.names(&["does not trust", "it ignores", "certs.d/docker.io/larder-ca.crt"]);
-    found.names(&["does not pull through the mirror", "x509"]);
 }
 
 #[test]

@@ -40,6 +40,22 @@ impl Larder {
         Self::start_at(mirror, "http://127.0.0.1:1", BRIEFLY, tls, Own::None)
     }
 
+    /// The same over TLS, for who shows a certificate of its authority.
+    pub(super) fn guarded_at(mirror: SocketAddr) -> Self {
+        let mut larder = Self::alone_at(mirror, true);
+        let config = fs::read_to_string(&larder.config).unwrap();
+        let guarded = config.replace("key.pem\" }", &format!("key.pem\", client_ca = {:?} }}", larder.ca()));
+        assert_ne!(guarded, config);
+        fs::write(&larder.config, guarded).unwrap();
+        larder.restart();
+        larder
+    }
+
+    /// A certificate that such a one lets in, and its key.
+    pub(super) fn guest(&self) -> [String; 2] {
+        ["guest.pem", "guest-key.pem"].map(|name| fs::read_to_string(self.home.join(name)).unwrap())
+    }
+
     /// The same, with a certificate that nobody trusts before being told to.
     pub(super) fn mirroring_over_tls(upstream: &Registry) -> Self {
         Self::start(&upstream.url(), BRIEFLY, true, Own::None)
@@ -209,16 +225,24 @@ fn certify(address: SocketAddr, home: &Scratch) -> String {
     run(command.arg("--out").arg(home.join("certs")))
 }
 
-/// An authority's certificate, and in `home` the mirror's with its key.
+/// An authority's certificate, and in `home` the mirror's and a guest's with their keys.
 fn certificates(mirror: SocketAddr, home: &Scratch) -> PathBuf {
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let (authority_key, key) = (KeyPair::generate().unwrap(), KeyPair::generate().unwrap());
     let ca = home.write("ca.pem", &authority.self_signed(&authority_key).unwrap().pem());
-    let own = CertificateParams::new([mirror.ip().to_string()]).unwrap();
-    let own = own.signed_by(&key, &Issuer::new(authority, authority_key)).unwrap();
-    fs::write(home.join("cert.pem"), own.pem()).unwrap();
-    fs::write(home.join("key.pem"), key.serialize_pem()).unwrap();
+    let issuer = Issuer::new(authority, authority_key);
+    let own = CertificateParams::new([mirror.ip().to_string()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let guest_key = KeyPair::generate().unwrap();
+    let guest = CertificateParams::new(["guest".to_owned()]).unwrap().signed_by(&guest_key, &issuer).unwrap();
+    for (name, text) in [
+        ("cert.pem", own.pem()),
+        ("key.pem", key.serialize_pem()),
+        ("guest.pem", guest.pem()),
+        ("guest-key.pem", guest_key.serialize_pem()),
+    ] {
+        fs::write(home.join(name), text).unwrap();
+    }
     ca
 }
 

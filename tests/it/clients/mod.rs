@@ -17,6 +17,7 @@ mod images;
 mod larder;
 mod layers;
 mod layout;
+mod machine;
 mod outage;
 mod podman;
 mod process;
@@ -28,6 +29,7 @@ mod relay;
 mod scratch;
 mod shipped;
 mod skopeo;
+mod unit;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

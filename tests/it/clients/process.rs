@@ -117,6 +117,10 @@ impl Process {
         Self { name: name.to_owned(), child, log, log_before }
     }
 
+    pub(super) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged since this start; a line of an earlier one must not pass for news.
     pub(super) fn log(&self) -> String {
         let bytes = fs::read(&self.log).unwrap_or_default();

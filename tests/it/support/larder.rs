@@ -91,6 +91,41 @@ impl Larder {
         self.start().await;
     }
 
+    /// The same, but finds the index as a process leaves it that was killed before all this.
+    pub async fn restart_as_if_killed(&mut self) {
+        let killed = self.home.path().join("killed");
+        // What did not change while it was read is a state that it was in.
+        loop {
+            let before = index_files(&self.data);
+            let _ = std::fs::remove_dir_all(&killed);
+            for (path, content) in
+                before.iter().flat_map(|(path, _)| std::fs::read(path).map(|content| (path, content)))
+            {
+                let copy = killed.join(path.strip_prefix(&self.data).unwrap());
+                std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
+                std::fs::write(copy, content).unwrap();
+            }
+            if index_files(&self.data) == before {
+                break;
+            }
+        }
+        self.stop().await;
+        remove_index(&self.data);
+        for (path, content) in files(&killed) {
+            let back = self.data.join(path.strip_prefix(&killed).unwrap());
+            std::fs::create_dir_all(back.parent().unwrap()).unwrap();
+            std::fs::write(back, content).unwrap();
+        }
+        self.start().await;
+    }
+
+    /// The same, but makes its index from the files.
+    pub async fn restart_without_index(&mut self) {
+        self.stop().await;
+        remove_index(&self.data);
+        self.start().await;
+    }
+
     /// The same, with more lines for the upstream.
     pub async fn restart_with(&mut self, upstream: &str) {
         self.stop().await;
@@ -154,6 +189,14 @@ impl Larder {
         }
     }
 
+    /// Moves time until the tag at `path` is confirmed again. What was wrong must be over. Nothing asks about it any more then.
+    pub async fn until_confirmed(&self, path: &str) {
+        self.until_up().await;
+        while self.get(path).await.header("x-larder-cache") == Some("stale") {
+            self.clock.advance(Duration::from_secs(31));
+        }
+    }
+
     /// The sum of all series of a metric whose labels contain `label`.
     pub async fn metric(&self, name: &str, label: &str) -> f64 {
         let page = Call::get("/metrics").send(self.admin()).await.text();
@@ -167,17 +210,37 @@ impl Larder {
 
 /// Every file below `directory`, with its content.
 pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    paths(directory).into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+}
+
+/// Every file below `directory`.
+pub fn paths(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(directory) else { return found };
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            found.extend(files(&path));
+            found.extend(paths(&path));
         } else {
-            found.push((path.clone(), std::fs::read(&path).unwrap()));
+            found.push(path);
         }
     }
     found
+}
+
+/// The files of the index, and when each was written last.
+fn index_files(data: &Path) -> Vec<(PathBuf, Option<SystemTime>)> {
+    let mut found = paths(&data.join("index"));
+    found.extend(["index.epoch", "index.begins"].map(|name| data.join(name)).into_iter().filter(|path| path.exists()));
+    found.sort();
+    let written = |path: &Path| std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
+    found.into_iter().map(|path| (path.clone(), written(&path))).collect()
+}
+
+fn remove_index(data: &Path) {
+    for (path, _) in index_files(data) {
+        std::fs::remove_file(path).unwrap();
+    }
 }
 
 /// That every blob at rest is what its name says, and nothing is half-way in.

@@ -26,6 +26,10 @@ pub(super) fn findings(containerd: &Containerd, engine: &Engine, facts: &Facts) 
             let place = containerd.folder.join("docker.io/larder-ca.pem");
             findings.extend(trust::finding(ABOUT, &facts.mirror, &containerd.named, &[], &place));
         }
+        findings.extend(trust::passport(ABOUT, &facts.mirror, engine, || {
+            let path = containerd.folder.join("docker.io/hosts.toml");
+            format!("client = [[\"/PATH/client.cert\", \"/PATH/client.key\"]] below its host in {}", path.display())
+        }));
         let place = "in its unit (systemctl edit containerd, then restart)";
         findings.extend(proof::proxy(ABOUT, engine, &facts.mirror, place));
     }

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use super::{proof, trust};
-use crate::cli::client_files::{DAEMON_JSON, DOCKER_CERTS};
 use crate::cli::doctor::facts::{ConfigFile, Daemon, Docker, Engine, Facts, Hosts, NoDaemon, Probe};
 use crate::cli::doctor::finding::{Finding, Mark};
 use crate::cli::doctor::no_proxy::is_loopback;
@@ -17,14 +16,15 @@ pub(super) fn findings(docker: &Docker, engine: &Engine, facts: &Facts) -> Vec<F
         Err(no_daemon) => {
             let finding = Finding::fail(ABOUT, format!("cannot be asked at {socket}"));
             return vec![match no_daemon {
-                NoDaemon::NotRunning => finding.because("no daemon listens there").then("sudo systemctl start docker"),
+                NoDaemon::NotRunning => finding.because("no daemon listens there").then(systemctl(docker, "start")),
                 NoDaemon::NotAllowed => finding.because("this user may not").then("run this as root"),
                 NoDaemon::Odd(reason) => finding.because(reason.as_str()),
             }];
         }
     };
+    let whose = if docker.files.is_rootless { ", rootless" } else { "" };
     let store = if daemon.containerd_store { "containerd image store" } else { "classic image store" };
-    let mut findings = vec![Finding::ok(ABOUT, format!("{}, {store}, at {socket}", daemon.version))];
+    let mut findings = vec![Finding::ok(ABOUT, format!("{}, {store}{whose}, at {socket}", daemon.version))];
     let is_configured = configured(docker, daemon, facts);
     let uses_it = is_configured.mark != Mark::Fail;
     // Who was not asked for and has no mirror at all may be meant to have none.
@@ -38,15 +38,28 @@ pub(super) fn findings(docker: &Docker, engine: &Engine, facts: &Facts) -> Vec<F
     if uses_it {
         findings.extend(shadowed(docker, daemon, facts));
         findings.extend(trusted(docker, daemon, facts));
-        findings.extend(proof::proxy(
-            ABOUT,
-            engine,
-            &facts.mirror,
-            "(docker info shows it; systemctl edit docker, then restart)",
-        ));
+        findings.extend(trust::passport(ABOUT, &facts.mirror, engine, || {
+            let folder = if daemon.containerd_store { "docker.io" } else { facts.mirror.url.authority() };
+            format!("client.cert and client.key in {}", docker.files.certs.join(folder).display())
+        }));
+        let place = if docker.files.is_rootless {
+            "(docker info shows it; systemctl --user edit docker, then restart)"
+        } else {
+            "(docker info shows it; systemctl edit docker, then restart)"
+        };
+        findings.extend(proof::proxy(ABOUT, engine, &facts.mirror, place));
     }
     findings.extend(proof::probe(ABOUT, engine, &facts.mirror));
     findings
+}
+
+/// What is typed to have it started, or read its file again. A rootless daemon is only restarted: its unit's process is another.
+fn systemctl(docker: &Docker, verb: &str) -> String {
+    match (docker.files.is_rootless, verb) {
+        (false, verb) => format!("sudo systemctl {verb} docker"),
+        (true, "reload") => "systemctl --user restart docker".to_owned(),
+        (true, verb) => format!("systemctl --user {verb} docker"),
+    }
 }
 
 fn was_proven(engine: &Engine) -> bool {
@@ -71,7 +84,12 @@ fn hosts(docker: &Docker) -> Option<&Hosts> {
 /// Whether the running daemon knows the mirror.
 fn configured(docker: &Docker, daemon: &Daemon, facts: &Facts) -> Finding {
     let url = &facts.mirror.url;
-    let setup = format!("sudo larder setup docker --mirror {url} --write, then sudo systemctl reload docker");
+    let (file, reload) = (docker.files.daemon_json.display(), systemctl(docker, "reload"));
+    let setup = if docker.files.is_rootless {
+        format!("put \"registry-mirrors\": [\"{url}\"] into {file}, then {reload}")
+    } else {
+        format!("sudo larder setup docker --mirror {url} --write, then {reload}")
+    };
     let place = daemon.mirrors.iter().position(|mirror| url.is_named_by(mirror));
     let written: &[String] = match &docker.daemon_json {
         ConfigFile::Says(mirrors) => mirrors,
@@ -86,10 +104,10 @@ fn configured(docker: &Docker, daemon: &Daemon, facts: &Facts) -> Finding {
         Some(0) => Finding::ok(ABOUT, format!("is configured to use {url}")),
         Some(_) => Finding::warn(ABOUT, format!("asks {} before the mirror", daemon.mirrors[0]))
             .because("registry-mirrors are asked in their order")
-            .then(format!("put {url} first in {DAEMON_JSON}, then sudo systemctl reload docker")),
+            .then(format!("put {url} first in {file}, then {reload}")),
         None if is_written => Finding::fail(ABOUT, "the running daemon does not know the mirror")
-            .because(format!("{DAEMON_JSON} names it, and was not read since"))
-            .then("sudo systemctl reload docker"),
+            .because(format!("{file} names it, and was not read since"))
+            .then(reload),
         None => {
             let finding = Finding::fail(ABOUT, format!("is not configured to use {url}"));
             match daemon.mirrors.first() {
@@ -106,14 +124,14 @@ fn file_is_broken(docker: &Docker) -> Option<Finding> {
         Finding::fail(ABOUT, format!("{} cannot be used", path.display())).because(reason).then("correct the file")
     };
     match (&docker.daemon_json, &docker.hub_hosts) {
-        (ConfigFile::Broken(reason), _) => Some(broken(Path::new(DAEMON_JSON), reason)),
-        (_, ConfigFile::Broken(reason)) => Some(broken(&hub_folder().join("hosts.toml"), reason)),
+        (ConfigFile::Broken(reason), _) => Some(broken(&docker.files.daemon_json, reason)),
+        (_, ConfigFile::Broken(reason)) => Some(broken(&hub_folder(docker).join("hosts.toml"), reason)),
         _ => None,
     }
 }
 
-fn hub_folder() -> PathBuf {
-    Path::new(DOCKER_CERTS).join("docker.io")
+fn hub_folder(docker: &Docker) -> PathBuf {
+    docker.files.certs.join("docker.io")
 }
 
 /// Where a `hosts.toml` decides, `registry-mirrors` does not; and the classic store reads none.
@@ -146,9 +164,9 @@ fn trusted(docker: &Docker, daemon: &Daemon, facts: &Facts) -> Option<Finding> {
         return Some(Finding::ok(ABOUT, "checks no certificate of a mirror on loopback"));
     }
     // The containerd store looks below the registry's name, the classic one below the mirror's (protocol.md, 6).
-    let own = Path::new(DOCKER_CERTS).join(mirror.url.authority()).join("larder-ca.crt");
+    let own = docker.files.certs.join(mirror.url.authority()).join("larder-ca.crt");
     if daemon.containerd_store {
-        let place = hub_folder().join("larder-ca.crt");
+        let place = hub_folder(docker).join("larder-ca.crt");
         trust::finding(ABOUT, mirror, &docker.by_registry, &docker.by_mirror, &place)
     } else {
         trust::finding(ABOUT, mirror, &docker.by_mirror, &docker.by_registry, &own)

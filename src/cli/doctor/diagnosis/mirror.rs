@@ -40,7 +40,10 @@ fn reached(mirror: &MirrorFacts) -> Finding {
     let fail = |what: String| Finding::fail("mirror", what);
     let named = format!("so says {named_by}");
     let finding = match reach {
-        Reach::Larder => return Finding::ok("mirror", format!("{url} answers, and is a Larder ({named})")),
+        Reach::Larder => {
+            let guarded = if mirror.asks_certificate { ", to who shows a certificate" } else { "" };
+            return Finding::ok("mirror", format!("{url} answers{guarded}, and is a Larder ({named})"));
+        }
         Reach::Registry => Finding::warn("mirror", format!("{url} answers, and does not know of probes"))
             .because("it is another registry, or an older Larder: no pull can be proven")
             .then("larder --version, on the server"),
@@ -54,7 +57,7 @@ fn reached(mirror: &MirrorFacts) -> Finding {
         Reach::SpeaksPlain => fail(format!("{url} speaks HTTP, not HTTPS")).because(named),
         Reach::WantsCertificate => fail(format!("{url} wants a certificate of its clients"))
             .because("mirror.tls.client_ca is set there")
-            .then("put client.cert and client.key into the engine's certs.d folder (docs/clients.md)"),
+            .then("see the findings about the engines: where each wants its client.cert and client.key"),
         Reach::NoAddress(reason) => fail(format!("{} has no address", url.host()))
             .because(reason.as_str())
             .then("correct the name, or give it one in DNS or /etc/hosts"),

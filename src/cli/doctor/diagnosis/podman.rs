@@ -1,9 +1,7 @@
 //! Findings about Podman.
 
-use std::path::Path;
-
 use super::{proof, trust};
-use crate::cli::client_files::{CONTAINERS_CERTS, REGISTRIES_CONF};
+use crate::cli::client_files::REGISTRIES_CONF;
 use crate::cli::doctor::facts::{Engine, Facts, Podman, PodmanInfo, PodmanMirror};
 use crate::cli::doctor::finding::{Finding, Mark};
 use crate::cli::mirror_url::MirrorUrl;
@@ -18,7 +16,7 @@ pub(super) fn findings(podman: &Podman, engine: &Engine, facts: &Facts) -> Vec<F
     let url = &facts.mirror.url;
     let mut findings = vec![Finding::ok(ABOUT, format!("{}, {} storage", info.version, info.storage))];
     let mirror = info.mirrors.iter().find(|mirror| is_ours(url, mirror));
-    let is_configured = configured(info, mirror, url);
+    let is_configured = configured(podman, info, mirror, url);
     if mirror.is_none() && info.mirrors.is_empty() && facts.only.is_none() {
         findings.push(Finding { mark: Mark::Warn, ..is_configured });
         return findings;
@@ -26,9 +24,12 @@ pub(super) fn findings(podman: &Podman, engine: &Engine, facts: &Facts) -> Vec<F
     findings.push(is_configured);
     if let Some(mirror) = mirror {
         if !mirror.insecure {
-            let place = Path::new(CONTAINERS_CERTS).join(url.authority()).join("larder-ca.crt");
+            let place = podman.folder.join("larder-ca.crt");
             findings.extend(trust::finding(ABOUT, &facts.mirror, &podman.by_mirror, &[], &place));
         }
+        findings.extend(trust::passport(ABOUT, &facts.mirror, engine, || {
+            format!("client.cert and client.key in {}", podman.folder.display())
+        }));
         findings.extend(proof::proxy(ABOUT, engine, &facts.mirror, "in this user's environment"));
     }
     findings.extend(proof::probe(ABOUT, engine, &facts.mirror));
@@ -45,15 +46,21 @@ fn is_ours(url: &MirrorUrl, mirror: &PodmanMirror) -> bool {
     })
 }
 
-fn configured(info: &PodmanInfo, mirror: Option<&PodmanMirror>, url: &MirrorUrl) -> Finding {
+fn configured(podman: &Podman, info: &PodmanInfo, mirror: Option<&PodmanMirror>, url: &MirrorUrl) -> Finding {
     let setup = format!("larder setup podman --mirror {url} --write");
     let Some(mirror) = mirror else {
         let finding = Finding::fail(ABOUT, format!("is not configured to use {url}"));
         return match info.mirrors.first() {
             Some(other) => finding.because(format!("it uses {}", other.location)),
-            None => finding.because(
-                "registries.conf has no mirror for docker.io (a ~/.config/containers/registries.conf replaces that of /etc)",
-            ),
+            None => match &podman.own_conf {
+                Some(own) => {
+                    let own = own.display();
+                    return finding
+                        .because(format!("{own} has no mirror for docker.io, and keeps this user's Podman from /etc"))
+                        .then(format!("add to it what larder setup podman --mirror {url} prints"));
+                }
+                None => finding.because("registries.conf has no mirror for docker.io"),
+            },
         }
         .then(format!("sudo {setup}"));
     };

@@ -2,8 +2,9 @@
 
 use super::diagnose;
 use crate::cli::doctor::facts::{
-    Authority, ConfigFile, Containerd, CriConfig, Daemon, Distrust, Docker, Engine, Facts, Host, Hosts, Kind,
-    MirrorFacts, NoDaemon, Particulars, Podman, PodmanInfo, PodmanMirror, Probe, ProxyVariables, Puller, Reach,
+    Authority, ConfigFile, Containerd, CriConfig, Daemon, Distrust, Docker, DockerFiles, Engine, Facts, Host, Hosts,
+    Kind, MirrorFacts, NoDaemon, Particulars, Passport, Podman, PodmanInfo, PodmanMirror, Probe, ProxyVariables,
+    Puller, Reach,
 };
 use crate::cli::doctor::finding::Mark;
 use crate::cli::mirror_url::MirrorUrl;
@@ -23,20 +24,22 @@ fn mirror(url: &str) -> MirrorFacts {
         named_by: "--mirror".into(),
         reach: Reach::Larder,
         ahead_s: Some(0),
+        asks_certificate: false,
         certificate,
         elsewhere: Vec::new(),
     }
 }
 
 fn hosts(url: &str) -> ConfigFile<Hosts> {
-    let host = Host { url: url.into(), serves_pulls: true, skip_verify: false, ca: Vec::new() };
+    let host = Host { url: url.into(), serves_pulls: true, skip_verify: false, ca: Vec::new(), client: Vec::new() };
     ConfigFile::Says(Hosts { path: "/d/docker.io/hosts.toml".into(), hosts: vec![host] })
 }
 
 fn docker(url: &str) -> Docker {
     Docker {
         socket: "/var/run/docker.sock".into(),
-        daemon: Ok(Daemon { version: "28.2.2".into(), containerd_store: false, mirrors: vec![format!("{url}/")] }),
+        files: DockerFiles::of_the_machine(),
+        daemon: Ok(Daemon { version: "28.2.2".into(), mirrors: vec![format!("{url}/")], ..Daemon::default() }),
         daemon_json: ConfigFile::Says(vec![url.into()]),
         hub_hosts: ConfigFile::Missing,
         by_mirror: Vec::new(),
@@ -59,11 +62,12 @@ fn containerd(url: &str) -> Containerd {
 fn podman(location: &str, insecure: bool) -> Podman {
     let mirror = PodmanMirror { location: location.into(), insecure, pull_from: String::new() };
     let info = PodmanInfo { version: "5.0".into(), storage: "overlay".into(), blocked: false, mirrors: vec![mirror] };
-    Podman { info: Ok(info), by_mirror: Vec::new() }
+    let folder = "/etc/containers/certs.d/mirror.lan:5000".into();
+    Podman { info: Ok(info), own_conf: None, folder, by_mirror: Vec::new() }
 }
 
 fn machine(mirror: MirrorFacts, particulars: Particulars, probe: Probe) -> Facts {
-    let engine = Engine { particulars, proxies: Some(ProxyVariables::default()), probe };
+    let engine = Engine { particulars, proxies: Some(ProxyVariables::default()), passports: Vec::new(), probe };
     Facts { mirror, engines: vec![engine], only: None }
 }
 
@@ -109,7 +113,7 @@ fn what_the_mirror_does_instead_of_answering_is_named() {
         (Reach::SpeaksPlain, vec![], vec!["speaks HTTP, not HTTPS"]),
         (Reach::Challenges, vec![], vec!["wants a login", "no mirror's"]),
         (Reach::Status(404), vec![], vec!["answers 404"]),
-        (Reach::WantsCertificate, vec![], vec!["client_ca", "client.cert"]),
+        (Reach::WantsCertificate, vec![], vec!["client_ca", "findings about the engines"]),
         (Reach::NoAddress("nxdomain".into()), vec![], vec!["has no address", "DNS"]),
         (Reach::Silent, vec![], vec!["does not answer", "firewall"]),
         (Reach::Broken("odd".into()), vec![], vec!["cannot be asked", "odd"]),
@@ -232,6 +236,7 @@ fn who_has_no_mirror_at_all_fails_only_when_asked_about() {
     facts.engines.push(Engine {
         particulars: Particulars::Podman(podman("mirror.lan:5000", true)),
         proxies: Some(ProxyVariables::default()),
+        passports: Vec::new(),
         probe: arrived(),
     });
     assert_named(&facts, Mark::Warn, &["docker", "is not configured"]);
@@ -257,10 +262,67 @@ fn a_clock_or_a_daemon_that_is_off_is_named() {
         let facts = with_docker(Docker { daemon: Err(no_daemon), ..docker(HTTP) }, Probe::NotTried("x"));
         assert_named(&facts, Mark::Fail, &["cannot be asked", wanted]);
     }
-    let broken = Podman { info: Err("bad registries.conf".into()), by_mirror: Vec::new() };
+    let broken = Podman { info: Err("bad registries.conf".into()), ..podman("mirror.lan:5000", true) };
     assert_named(
         &machine(mirror(HTTP), Particulars::Podman(broken), Probe::NotTried("x")),
         Mark::Fail,
         &["bad registries.conf"],
+    );
+}
+
+#[test]
+fn a_mirror_that_wants_a_certificate_is_told_apart_from_an_engine_that_has_none() {
+    let passport = |lets_in| Passport { cert: "/c/client.cert".into(), key: "/c/client.key".into(), lets_in };
+    for (particulars, place) in [
+        (Particulars::Docker(docker(HTTPS)), "/etc/docker/certs.d/mirror.lan:5000"),
+        (Particulars::Containerd(containerd(HTTPS)), "client = [["),
+        (Particulars::Podman(podman("mirror.lan:5000", false)), "/etc/containers/certs.d/mirror.lan:5000"),
+    ] {
+        let mut facts = machine(mirror(HTTPS), particulars, Probe::NotTried("the mirror cannot be reached"));
+        (facts.mirror.asks_certificate, facts.mirror.reach) = (true, Reach::WantsCertificate);
+        assert_named(&facts, Mark::Fail, &["has no certificate to show", "client_ca", place]);
+        facts.engines[0].passports = vec![passport(false)];
+        assert_named(&facts, Mark::Fail, &["does not let in /c/client.cert", "another CA", place]);
+        facts.engines[0].passports = vec![passport(true)];
+        (facts.mirror.reach, facts.engines[0].probe) = (Reach::Larder, arrived());
+        assert_good(&facts);
+    }
+    let mut store = docker(HTTPS);
+    store.daemon.as_mut().unwrap().containerd_store = true;
+    let mut facts = machine(mirror(HTTPS), Particulars::Docker(store), Probe::Lost("x".into()));
+    facts.mirror.asks_certificate = true;
+    assert_named(&facts, Mark::Fail, &["has no certificate to show", "/etc/docker/certs.d/docker.io"]);
+}
+
+#[test]
+fn who_runs_an_engine_of_their_own_is_sent_to_their_own_files() {
+    let files = DockerFiles::of_a_user("/home/ann/.config".as_ref());
+    let rootless = |daemon: Daemon, daemon_json| Docker {
+        files: files.clone(),
+        daemon: Ok(Daemon { is_rootless: true, ..daemon }),
+        daemon_json,
+        ..docker(HTTP)
+    };
+    let none = with_docker(rootless(Daemon::default(), ConfigFile::Missing), Probe::Lost("x".into()));
+    let none = Facts { only: Some(Kind::Docker), ..none };
+    assert_named(&none, Mark::Fail, &["is not configured", "/home/ann/.config/docker/daemon.json", "systemctl --user"]);
+    let written = ConfigFile::Says(vec![HTTP.to_owned()]);
+    let stale = with_docker(rootless(Daemon::default(), written), Probe::Lost("x".into()));
+    assert_named(
+        &stale,
+        Mark::Fail,
+        &["/home/ann/.config/docker/daemon.json names it", "systemctl --user restart docker"],
+    );
+    let stopped = Docker { daemon: Err(NoDaemon::NotRunning), ..rootless(Daemon::default(), ConfigFile::Missing) };
+    assert_named(&with_docker(stopped, Probe::Pointless), Mark::Fail, &["systemctl --user start docker"]);
+
+    let mut own = podman("mirror.lan:5000", true);
+    own.info.as_mut().unwrap().mirrors.clear();
+    own.own_conf = Some("/home/ann/.config/containers/registries.conf".into());
+    let own = Facts { only: Some(Kind::Podman), ..machine(mirror(HTTP), Particulars::Podman(own), Probe::Pointless) };
+    assert_named(
+        &own,
+        Mark::Fail,
+        &["/home/ann/.config/containers/registries.conf has no mirror", "larder setup podman"],
     );
 }

@@ -1,8 +1,8 @@
-//! Whether an engine believes the mirror's certificate, and what is in its way.
+//! Whether an engine believes the mirror's certificate, and the mirror the engine's; and what is in their way.
 
 use std::path::Path;
 
-use crate::cli::doctor::facts::{Authority, Distrust, MirrorFacts};
+use crate::cli::doctor::facts::{Authority, Distrust, Engine, MirrorFacts};
 use crate::cli::doctor::finding::Finding;
 
 /// Of a mirror with TLS: what one engine thinks that looks at the authorities in `read`, ignores those in `ignored`, and
@@ -39,5 +39,32 @@ pub(super) fn finding(
             }
             .then(then)
         }
+    })
+}
+
+/// Of a mirror that lets in only who shows a certificate: whether the engine has one that counts. `place` says where it wants
+/// one, and under which names.
+pub(super) fn passport(
+    about: &'static str,
+    mirror: &MirrorFacts,
+    engine: &Engine,
+    place: impl FnOnce() -> String,
+) -> Option<Finding> {
+    if !mirror.asks_certificate {
+        return None;
+    }
+    if let Some(shown) = engine.passports.iter().find(|passport| passport.lets_in) {
+        return Some(Finding::ok(
+            about,
+            format!("has a certificate that the mirror lets in: {}", shown.cert.display()),
+        ));
+    }
+    Some(match engine.passports.first() {
+        Some(refused) => Finding::fail(about, format!("the mirror does not let in {}", refused.cert.display()))
+            .because("it is of another CA than mirror.tls.client_ca, has expired, or it or its key cannot be read")
+            .then(format!("one of that CA, readable by this user: {}", place())),
+        None => Finding::fail(about, "has no certificate to show to the mirror")
+            .because("mirror.tls.client_ca is set there")
+            .then(format!("one of that CA: {}", place())),
     })
 }
