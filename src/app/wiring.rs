@@ -7,7 +7,7 @@ use prometheus::Registry;
 
 use super::error::Error;
 use crate::access::{self, Access, TokenKey};
-use crate::cache::{self, Lifetimes, OnDeleted, Origin, Pace, Pins};
+use crate::cache::{self, Lifetimes, OnDeleted, Origin, Pace};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
@@ -89,12 +89,6 @@ fn rule(rule: &config::RepositoryRule) -> Result<access::Rule, Error> {
         mirror: rule.mirror,
         pattern,
     })
-}
-
-/// What is never evicted.
-pub async fn pins(config: &Config, store: &Store) -> Result<Pins, Error> {
-    let (store, configured) = (store.clone(), config.cache.pin.iter().map(ToString::to_string).collect());
-    task::blocking(move || Pins::open(store, configured)).await.map_err(Error::Pins)
 }
 
 /// How the cache behaves.

@@ -139,9 +139,8 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let store = open(home.path());
         let repository = Repository { registry: "docker.io".parse().unwrap(), name: "library/a".parse().unwrap() };
-        let [ours, linked, loose] = [&b"ours"[..], b"linked", b"loose"].map(|content| {
-            put(&store, &repository, content)
-        });
+        let [ours, linked, loose] =
+            [&b"ours"[..], b"linked", b"loose"].map(|content| put(&store, &repository, content));
         for digest in [ours, linked, loose] {
             store.forget(&repository, &Condemned { tags: vec![], links: vec![digest] }).unwrap();
         }

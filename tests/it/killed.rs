@@ -103,7 +103,8 @@ async fn killed_under_any_load_it_loses_nothing_that_was_acknowledged_and_keeps_
         while let Some(done) = load.join_next().await {
             let Given { pushed, .. } = done.unwrap();
             acknowledged += pushed.len();
-            hosted += pushed.iter().map(|(_, content)| (content.len() as u64).div_ceil(4096) * 4096 + 4096).sum::<u64>();
+            hosted +=
+                pushed.iter().map(|(_, content)| (content.len() as u64).div_ceil(4096) * 4096 + 4096).sum::<u64>();
             given.push(pushed);
         }
         if kill % 3 == 2 {

@@ -98,7 +98,9 @@ impl Larder {
         loop {
             let before = index_files(&self.data);
             let _ = std::fs::remove_dir_all(&killed);
-            for (path, content) in before.iter().flat_map(|(path, _)| std::fs::read(path).map(|content| (path, content))) {
+            for (path, content) in
+                before.iter().flat_map(|(path, _)| std::fs::read(path).map(|content| (path, content)))
+            {
                 let copy = killed.join(path.strip_prefix(&self.data).unwrap());
                 std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
                 std::fs::write(copy, content).unwrap();
