@@ -1,5 +1,6 @@
 //! What the configuration pins, as it is meant, and who keeps it.
 
+use super::error::Error;
 use crate::admin;
 use crate::cache::{Cache, Pins};
 use crate::config::Config;
@@ -7,8 +8,6 @@ use crate::http::Ours;
 use crate::routing::Routes;
 use crate::storage::Store;
 use crate::task;
-
-use super::error::Error;
 
 /// What is kept whatever happens. The configuration's names mean what they mean to `larder pin`; one that is nowhere here is
 /// told in the log, and may come to mean something.

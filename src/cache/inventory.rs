@@ -15,7 +15,7 @@ use super::eviction::{Keeper, Needs, condemn};
 use super::parts::Parts;
 use super::pins::Pins;
 use crate::oci::{Digest, Platform, Reference, Repository, Tag};
-use crate::storage::{Condemned, Print, Removed, StorageError, Store};
+use crate::storage::{Condemned, Print, Removed, StorageError};
 use crate::task;
 
 /// How long what was just recorded may take to be counted.

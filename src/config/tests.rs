@@ -4,6 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::spot::Spot;
 use super::*;
 
 /// The full configuration of the contract, with a password file that is there.

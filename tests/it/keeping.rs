@@ -63,11 +63,15 @@ async fn is_whole(larder: &Larder, name: &str, image: &Image, platforms: usize) 
 
 /// Moves time on until `condition` holds, and says how far.
 async fn until(larder: &Larder, condition: impl AsyncFn() -> bool) -> Duration {
+    until_by(larder, STEP, condition).await
+}
+
+async fn until_by(larder: &Larder, step: Duration, condition: impl AsyncFn() -> bool) -> Duration {
     let mut moved = Duration::ZERO;
     let wait = async {
         while !condition().await {
-            larder.clock.advance(STEP);
-            moved += STEP;
+            larder.clock.advance(step);
+            moved += step;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -76,7 +80,7 @@ async fn until(larder: &Larder, condition: impl AsyncFn() -> bool) -> Duration {
 }
 
 fn heads(hub: &Hub, tag: &str) -> usize {
-    hub.count(|seen: &Seen| seen.is(Target::ManifestHead) && seen.is_for(tag))
+    hub.requests().iter().filter(|seen| seen.is(Target::ManifestHead) && seen.is_for(tag)).count()
 }
 
 #[tokio::test]
@@ -93,13 +97,13 @@ async fn a_pinned_tag_that_moved_is_followed_for_the_platforms_that_were_here() 
     until(&larder, async || is_whole(&larder, "alpha:latest", &new, 2).await).await;
     let fetched: Vec<Digest> = [&new, &new.children[0], &new.children[1]].map(Image::digest).into();
     let statements = || new.children.iter().filter(|child| child.attests()).map(Image::digest);
-    hub.until_count(1, |seen: &Seen| seen.is(Target::ManifestGet)).await;
     for seen in hub.requests().iter().filter(|seen| seen.is(Target::ManifestGet)) {
         assert!(fetched.iter().copied().chain(statements()).any(|digest| seen.is_for(digest)), "{seen:?}");
     }
     assert_eq!(hub.count(Target::ManifestGet), 3 + statements().count(), "each once, and no other platform");
 
     hub.stop().await;
+    larder.clock.advance(EXPIRED);
     let answer = until_out_of_order(&larder, &manifest(REPO, "latest")).await;
     assert_eq!(answer.body, new.manifest, "an outage finds the new image");
     pull(&larder, REPO, "latest", &new, &[0, 1]).await;
@@ -220,7 +224,7 @@ async fn nothing_is_asked_of_an_upstream_whose_budget_is_down_to_the_reserve() {
         hub.push(REPO, "latest", &image);
     }
     poor.settings(|settings| settings.rate_limit = Some((100, 12)));
-    let cache = "tag_ttl = \"10s\"\npin = [\"**:*\", \"alpha:missing\"]";
+    let cache = "tag_ttl = \"10s\"\npin = [\"**:*\"]";
     let larder =
         Larder::mirroring_all(&[("docker.io", &poor, "reserve = 11"), ("rich.example", &rich, "")], cache).await;
     assert_eq!(larder.get(&manifest(REPO, "latest")).await.status, 200);
@@ -228,7 +232,7 @@ async fn nothing_is_asked_of_an_upstream_whose_budget_is_down_to_the_reserve() {
     assert_eq!(larder.get(&manifest(&format!("rich.example/{REPO}"), "latest")).await.status, 200);
     let before = heads(&rich, "latest");
     // What is left is believed for some minutes; two rounds in that time must have passed the tag by.
-    let moved = until(&larder, async || heads(&rich, "latest") >= before + 2).await;
+    let moved = until_by(&larder, Duration::from_secs(1), async || heads(&rich, "latest") >= before + 2).await;
     if moved < Duration::from_secs(240) {
         assert_eq!(poor.count(Target::Manifest), 0, "in {moved:?}");
     }
@@ -253,6 +257,9 @@ async fn in_an_outage_nothing_is_asked_and_after_it_a_pinned_tag_is_confirmed_by
     let rule = hub.fault(Target::Everything, Fault::gateway(503));
     larder.clock.advance(EXPIRED);
     until_out_of_order(&larder, &manifest(REPO, "latest")).await;
+    // What was under way when the outage was noticed has ended by then.
+    let before = heads(&other, "latest");
+    until(&larder, async || heads(&other, "latest") >= before + 2).await;
     hub.clear();
     let before = heads(&other, "latest");
     until(&larder, async || heads(&other, "latest") >= before + 3).await;
@@ -323,7 +330,10 @@ async fn what_finds_no_room_is_not_fetched_again_and_again() {
     let image = Image::oci(1, &[4 << 20]);
     hub.push(REPO, "latest", &image);
     let larder = Larder::configured(&hub, "max_size = \"1MiB\"\nmin_free = \"0\"\npin = [\"alpha\"]", "").await;
-    until(&larder, async || heads(&hub, "latest") >= 12).await;
-    let tries = hub.count(|seen: &Seen| seen.is(Target::Blob) && seen.is_for(image.layer(0).0));
-    assert!((1..=6).contains(&tries), "{tries} tries");
+    let (layer, _) = image.layer(0);
+    let asked = || hub.count(move |seen: &Seen| seen.is(Target::Blob) && seen.is_for(layer));
+    until(&larder, async || asked() > 0).await;
+    let hours = larder.clock.tick() + Duration::from_secs(7200);
+    until(&larder, async || larder.clock.tick() >= hours).await;
+    assert!(asked() <= 16, "asked {} times", asked());
 }

@@ -145,20 +145,31 @@ fn platforms(store: &Store, repository: &Repository, root: &Digest) -> Vec<Platf
 fn pulled(store: &Store, repositories: &[Repository]) -> Vec<Platform> {
     let (mut found, mut left) = (Vec::new(), LOOKED_AT);
     for repository in repositories {
-        for (digest, link) in store.index().links(repository, None, LOOKED_AT) {
-            if left > 0 && matches!(link, Link::Manifest { .. }) {
-                left -= 1;
-                for platform in platforms(store, repository, &digest) {
-                    if !found.iter().any(|known| is_same(known, &platform)) {
-                        found.push(platform);
-                    }
+        let links = store.index().links(repository, None, LOOKED_AT).into_iter();
+        let manifest = |(digest, link)| match link {
+            Link::Manifest { media_type, .. } => Some((digest, media_type.is_index())),
+            Link::Blob { .. } => None,
+        };
+        let manifests: Vec<(Digest, bool)> = links.filter_map(manifest).take(left).collect();
+        left -= manifests.len();
+        // What an index says of its images counts, and not what they say of themselves.
+        let indexes = manifests.iter().filter(|(_, is_index)| *is_index);
+        let below: HashSet<Digest> = indexes.flat_map(|(digest, _)| children(store, digest)).collect();
+        for (digest, _) in manifests.iter().filter(|(digest, _)| !below.contains(digest)) {
+            for platform in platforms(store, repository, digest) {
+                if !found.iter().any(|known| is_same(known, &platform)) {
+                    found.push(platform);
                 }
             }
         }
     }
-    // What attests to an image has a config like one.
-    found.retain(|platform| platform.os != "unknown");
     found
+}
+
+fn children(store: &Store, index: &Digest) -> Vec<Digest> {
+    let bytes = store.blob(index).ok().flatten().and_then(|blob| blob.read_all().ok());
+    let index = bytes.and_then(|bytes| Manifest::parse(&bytes).ok());
+    index.map(|index| index.manifests.iter().map(|child| child.digest).collect()).unwrap_or_default()
 }
 
 /// Whether whoever pulled the one would pull the other now. Of Windows' versions the last part changes with each month.

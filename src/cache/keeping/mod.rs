@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const MAX_KEPT: usize = 10_000;
 /// Between two looks at everything lies half a tag's lifetime, but no less and no more than this.
 const LOOKS: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+/// After a start, nothing is looked at for so long: others need the line and the disk more then.
+const FIRST: Duration = Duration::from_secs(60);
 /// When something could not be asked, the next look comes this soon.
 const NOT_NOW: Duration = Duration::from_secs(30);
 /// What fails again and again is tried less and less often, down to once in so many looks.
@@ -94,12 +96,14 @@ impl Keeping {
         let (places, every) = (Arc::new(Semaphore::new(AT_ONCE)), (self.tag_ttl / 2).clamp(LOOKS.0, LOOKS.1));
         let round = Round { keeping: self, leave, every, kept: Mutex::default(), places, jitter: RandomState::new() };
         let round = Arc::new(round);
+        let mut pause = FIRST;
         loop {
-            let is_done = round.clone().look_at_all().await;
             tokio::select! {
-                () = clock.sleep(if is_done { round.jittered(every, &clock.tick()) } else { NOT_NOW }) => {}
+                () = clock.sleep(pause) => {}
                 () = pins.changed() => {}
             }
+            let is_done = round.clone().look_at_all().await;
+            pause = if is_done { round.jittered(every, &clock.tick()) } else { NOT_NOW };
         }
     }
 
