@@ -1,4 +1,4 @@
-//! What `larder backup` asks a running server for: repositories, what each has, and content piece by piece.
+//! What `larder backup` asks a running server for: repositories, what each has, content piece by piece, and what is pinned.
 //!
 //! Whoever gets this gets every private image. So it is asked for by POST, and takes the permission that changing something
 //! takes, although it changes nothing.
@@ -18,6 +18,7 @@ pub(super) const PREFIX: &str = "/api/backup/";
 pub(super) async fn give(local: &Local, below: &str, query: Option<&str>) -> Response<Body> {
     let done = match below.split_once('/') {
         None if below == "repositories" => local.repositories().await.map(|names| json(&names)),
+        None if below == "pins" => local.pins().await.map(|pins| json(&pins)),
         Some(("repositories", name)) => match name.parse::<RepoName>() {
             Ok(name) => {
                 local.listing(&name).await.map(|listing| of_type(listing.to_index().to_json(), "application/json"))

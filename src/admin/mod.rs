@@ -32,8 +32,9 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use self::images::MAX_PAGE as MOST_IMAGES;
 pub use self::permission::Permission;
+pub use self::pins::meant;
 pub use self::remote::Remote;
-pub use self::served::Served;
+pub use self::served::{Served, is_mirrored};
 
 use self::copy::{Copy, CopyError, Order};
 use self::garbage::Report;

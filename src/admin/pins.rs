@@ -4,10 +4,11 @@ use hyper::StatusCode;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::served::{Home, Served};
+use super::served::{Home, Served, home};
 use crate::cache::{PinError, Pins};
+use crate::http::Ours;
 use crate::oci::{ImageName, ImageNameError, Reference};
-use crate::routing::RouteError;
+use crate::routing::{RouteError, Routes};
 use crate::task;
 
 /// What makes a text a pattern.
@@ -80,7 +81,7 @@ pub fn list(pins: &Pins) -> Vec<Pinned> {
 
 /// Pins. Durable when it is answered.
 pub async fn add(served: &Served, text: &str) -> Result<Changed, WishError> {
-    let pattern = pattern(served, text)?;
+    let pattern = meant(&served.routes, served.ours.as_ref(), text)?;
     change(served, pattern, Pins::add).await
 }
 
@@ -88,7 +89,7 @@ pub async fn add(served: &Served, text: &str) -> Result<Changed, WishError> {
 pub async fn remove(served: &Served, text: Option<String>) -> Result<Changed, WishError> {
     let (text, pins) = (text.ok_or(WishError::Query)?, served.cache.inventory().pins());
     let stands = pins.configured().contains(&text) || pins.ours().contains(&text);
-    let pattern = if stands { text } else { pattern(served, &text)? };
+    let pattern = if stands { text } else { meant(&served.routes, served.ours.as_ref(), &text)? };
     match change(served, pattern, Pins::remove).await? {
         Changed { changed: false, pattern } => Err(WishError::NotPinned(pattern)),
         changed => Ok(changed),
@@ -105,8 +106,12 @@ async fn change(
     Ok(Changed { pattern, changed })
 }
 
-/// A name becomes the one image that it means, with its registry; of a pattern the name, where it is one, likewise.
-fn pattern(served: &Served, text: &str) -> Result<String, WishError> {
+/// The pattern that is kept: a name becomes the one image that it means, with its registry; of a pattern the name, where it
+/// is one, likewise.
+///
+/// # Errors
+/// It names no image, or one that is nowhere here or ours.
+pub fn meant(routes: &Routes, ours: Option<&Ours>, text: &str) -> Result<String, WishError> {
     let tag = text.rfind(':').filter(|colon| !text[*colon..].contains('/') && !text.contains('@'));
     let (name, tag) = tag.map_or((text, None), |colon| (&text[..colon], Some(&text[colon + 1..])));
     if name.contains(WILD) {
@@ -115,7 +120,7 @@ fn pattern(served: &Served, text: &str) -> Result<String, WishError> {
     }
     let wild_tag = tag.filter(|tag| tag.contains(WILD));
     let image: ImageName = if wild_tag.is_some() { name } else { text }.parse()?;
-    let repository = match served.home(&image)? {
+    let repository = match home(routes, ours, &image)? {
         Home::Ours(_, name) => return Err(WishError::Hosted(name.to_string())),
         Home::Mirrored(repository) => repository,
     };

@@ -54,6 +54,10 @@ impl Source for Remote {
         Listing::read(&Index::from_json(&text).map_err(unreadable)?).map_err(unreadable)
     }
 
+    async fn pins(&self) -> Result<Vec<String>, SourceError> {
+        serde_json::from_slice(&self.ask("pins").await?).map_err(unreadable)
+    }
+
     async fn piece(&self, name: &RepoName, digest: &Digest, from: u64) -> Result<Bytes, SourceError> {
         self.ask(&format!("content/{digest}?repository={name}&from={from}")).await
     }

@@ -32,21 +32,35 @@ pub enum Home<'a> {
 }
 
 impl Served {
-    /// Where `image` is. A name that is ours is never looked for anywhere else.
+    /// Where `image` is.
     ///
     /// # Errors
-    /// Its registry is not mirrored here, or it may not be pulled.
+    /// As [`home`].
     pub fn home(&self, image: &ImageName) -> Result<Home<'_>, RouteError> {
-        let ours = self.ours.as_ref();
-        if let Some((ours, name)) = ours.zip(image.path()).filter(|(ours, name)| ours.access.is_hosted(name)) {
-            return Ok(Home::Ours(ours, name));
-        }
-        let ns = image.registry.as_ref().map(|registry| registry.as_str());
-        let repository = self.routes.route(&image.name, ns)?.repository;
-        let by_default = self.routes.is_default(&repository.registry);
-        match ours.filter(|ours| by_default && ours.access.is_hosted(&repository.name)) {
-            Some(ours) => Ok(Home::Ours(ours, repository.name)),
-            None => Ok(Home::Mirrored(repository)),
-        }
+        home(&self.routes, self.ours.as_ref(), image)
     }
+}
+
+/// Where `image` is. A name that is ours is never looked for anywhere else.
+///
+/// # Errors
+/// Its registry is not mirrored here, or it may not be pulled.
+pub fn home<'a>(routes: &Routes, ours: Option<&'a Ours>, image: &ImageName) -> Result<Home<'a>, RouteError> {
+    if let Some((ours, name)) = ours.zip(image.path()).filter(|(ours, name)| ours.access.is_hosted(name)) {
+        return Ok(Home::Ours(ours, name));
+    }
+    let ns = image.registry.as_ref().map(|registry| registry.as_str());
+    let repository = routes.route(&image.name, ns)?.repository;
+    let by_default = routes.is_default(&repository.registry);
+    match ours.filter(|ours| by_default && ours.access.is_hosted(&repository.name)) {
+        Some(ours) => Ok(Home::Ours(ours, repository.name)),
+        None => Ok(Home::Mirrored(repository)),
+    }
+}
+
+/// Whether a client that asks for `repository` would be given what its registry has.
+pub fn is_mirrored(routes: &Routes, ours: Option<&Ours>, repository: &Repository) -> bool {
+    let Repository { registry, name } = repository.clone();
+    let image = ImageName { registry: Some(registry), name, tag: None, digest: None };
+    matches!(home(routes, ours, &image), Ok(Home::Mirrored(at)) if at == *repository)
 }

@@ -7,6 +7,7 @@ mod backup;
 mod error;
 mod intake;
 mod memory;
+mod pins;
 mod stopped;
 mod systemd;
 mod wiring;
@@ -26,7 +27,7 @@ pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
 use self::memory::Memory;
 pub use self::stopped::open_stopped;
-use self::wiring::{cache_settings, listener, open_store, origins, ours, pins, routes, show_cap, upstreams};
+use self::wiring::{cache_settings, listener, open_store, origins, ours, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};
 use crate::cache::{Cache, ScrubProgress};
 use crate::clock::Clock;
@@ -81,18 +82,20 @@ impl Server {
         let origins = origins(config, upstreams(config, &clock, &registry)?)?;
         let store = open_store(config, &clock, &registry).await?;
 
-        let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
-        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
-        let scrubber = cache.scrubber().clone();
         let ours = match &config.registry {
             Some(own) => Some(ours(config, own, &store, &clock).await?),
             None => None,
         };
+        let routes = routes(config)?;
+        let (settings, pins) = (cache_settings(config), pins::open(config, &store, &routes, ours.as_ref()).await?);
+        let cache = Arc::new(Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry));
+        let scrubber = cache.scrubber().clone();
+        let pinned = pins::keep(&cache, routes.clone(), ours.clone());
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
         let activity = figures.activity().clone();
         let memory = Memory::take_up(activity.clone(), store.clone()).await;
-        let (routes, hosted) = (routes(config)?, ours.clone());
+        let hosted = ours.clone();
         let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
         let keeping = task::spawn("activity", memory.clone().keep(clock.clone()));
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
@@ -127,7 +130,8 @@ impl Server {
         }
         let hosted = ours.map(|ours| ours.hosted);
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
-        let tidying = tidy.into_iter().chain([keeping, task::spawn("scrub", scrubber.work())]).collect();
+        let upkeep = [keeping, task::spawn("scrub", scrubber.work()), task::spawn("pins", pinned)];
+        let tidying = tidy.into_iter().chain(upkeep).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
                 let pages = pages.clone();
@@ -208,7 +212,7 @@ pub async fn scrub(config: &Config, repair: bool, each: impl Fn(&ScrubProgress))
     let (registry, clock) = (Registry::new(), Clock::system());
     let origins = origins(config, upstreams(config, &clock, &registry)?)?;
     let store = open_store(config, &clock, &registry).await?;
-    let (settings, pins) = (cache_settings(config), pins(config, &store).await?);
+    let (settings, pins) = (cache_settings(config), pins::open(config, &store, &routes(config)?, None).await?);
     let cache = Cache::new(store.clone(), origins, settings, pins, clock.clone(), &registry);
     let scrubber = cache.scrubber();
     let mut round = std::pin::pin!(scrubber.once(repair));

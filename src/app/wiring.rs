@@ -7,7 +7,7 @@ use prometheus::Registry;
 
 use super::error::Error;
 use crate::access::{self, Access, TokenKey};
-use crate::cache::{self, Lifetimes, OnDeleted, Origin, Pace, Pins};
+use crate::cache::{self, Lifetimes, OnDeleted, Origin, Pace};
 use crate::clock::Clock;
 use crate::config::{self, Config, Pattern};
 use crate::hosted::Hosted;
@@ -21,7 +21,7 @@ use crate::task;
 use crate::upstream::{self, Upstream};
 
 /// Memory for the index's own cache, in bytes. sled takes about twice as much.
-const INDEX_CACHE: u64 = 64 << 20;
+const INDEX_CACHE: u64 = 16 << 20;
 
 /// Where a listener is, and how it speaks.
 pub fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {
@@ -89,12 +89,6 @@ fn rule(rule: &config::RepositoryRule) -> Result<access::Rule, Error> {
         mirror: rule.mirror,
         pattern,
     })
-}
-
-/// What is never evicted.
-pub async fn pins(config: &Config, store: &Store) -> Result<Pins, Error> {
-    let (store, configured) = (store.clone(), config.cache.pin.iter().map(ToString::to_string).collect());
-    task::blocking(move || Pins::open(store, configured)).await.map_err(Error::Pins)
 }
 
 /// How the cache behaves.

@@ -11,6 +11,8 @@ use crate::storage::Holdings;
 pub(super) const FORMAT: &str = "dev.larder.backup";
 /// The format that this version writes and knows.
 pub(super) const CURRENT: &str = "1";
+/// The patterns that were pinned, beside the images.
+pub(super) const PINS: &str = "pins.json";
 /// Whose a manifest is.
 const REPOSITORY: &str = "dev.larder.repository";
 /// What it names and its repository did not have any more when the backup was made.

@@ -14,13 +14,14 @@ const STEP: usize = 1000;
 /// What is hosted in a store. Clones share it.
 #[derive(Clone)]
 pub struct Local {
+    store: Store,
     hosted: Hosted,
 }
 
 impl Local {
     /// Of this store.
     pub fn new(store: &Store) -> Local {
-        Local { hosted: store.hosted() }
+        Local { store: store.clone(), hosted: store.hosted() }
     }
 }
 
@@ -48,6 +49,14 @@ impl Source for Local {
             Ok(Listing::of(&name, holdings))
         })
         .await
+    }
+
+    async fn pins(&self) -> Result<Vec<String>, SourceError> {
+        let store = self.store.clone();
+        task::blocking(move || store.pins()).await.map_err(|error| match error {
+            StorageError::Damaged { .. } => SourceError::Lost(error.to_string()),
+            error => failed(error),
+        })
     }
 
     async fn piece(&self, name: &RepoName, digest: &Digest, from: u64) -> Result<Bytes, SourceError> {

@@ -22,6 +22,8 @@ pub struct BackupReport {
     pub manifests: u64,
     /// Tags.
     pub tags: u64,
+    /// Patterns that the operator pinned.
+    pub pins: u64,
     /// All content, manifests included.
     pub blobs: u64,
     /// What was not there already.
@@ -47,6 +49,8 @@ pub struct RestoreReport {
     pub manifests: u64,
     /// Tags, those included that meant the same.
     pub tags: u64,
+    /// Patterns that are pinned, those included that were.
+    pub pins: u64,
     /// Content that was not there.
     pub copied_blobs: u64,
     /// Its length in bytes.

@@ -1,12 +1,12 @@
 //! Bringing back what a backup has, into a store that nobody else uses meanwhile. Blocks.
 //!
 //! Everything is found right before anything of its image is linked, and a repository's tags come last: what was cut off,
-//! or is damaged, is not there, and restoring again goes on with it. What is there already stays.
+//! or is damaged, is not there, and restoring again goes on with it. What is there already stays, and what is pinned.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::below::{Below, spread};
-use super::entry::{CURRENT, Entry, FORMAT, Listing};
+use super::entry::{CURRENT, Entry, FORMAT, Listing, PINS};
 use super::error::BackupError;
 use super::progress::Progress;
 use super::report::{Damage, RestoreReport};
@@ -43,6 +43,7 @@ pub fn restore(
     for (name, entries) in &repositories {
         restore.repository(name, entries)?;
     }
+    restore.pins(force)?;
     restore.report.damaged.sort();
     Ok(restore.report)
 }
@@ -82,6 +83,26 @@ struct Restore<'a> {
 }
 
 impl Restore<'_> {
+    /// What is pinned there is pinned here, too; with `force` nothing else is.
+    fn pins(&mut self, force: bool) -> Result<(), BackupError> {
+        let Some(text) = self.layout.kept(PINS)? else { return Ok(()) };
+        let Ok(pinned) = serde_json::from_slice::<Vec<String>>(&text) else {
+            let (image, reason) = ("what was pinned".to_owned(), "it cannot be read any more".to_owned());
+            self.report.damaged.push(Damage { repository: PINS.to_owned(), image, reason });
+            return Ok(());
+        };
+        let mut pins = match self.store.pins() {
+            Ok(pins) if !force => pins,
+            // What cannot be read pins nothing.
+            Ok(_) | Err(StorageError::Damaged { .. }) => Vec::new(),
+            Err(error) => return Err(error.into()),
+        };
+        pins.extend(pinned.into_iter().filter(|pattern| !pins.contains(pattern)).collect::<Vec<_>>());
+        self.store.set_pins(&pins)?;
+        self.report.pins = pins.len() as u64;
+        Ok(())
+    }
+
     /// How much there is to read, for those who watch. What is missing has no length.
     fn length<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<u64, LayoutError> {
         let (mut seen, mut length) = (HashSet::new(), 0);

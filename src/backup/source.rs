@@ -33,6 +33,9 @@ pub trait Source: Sync {
     /// What a repository has, as of one moment.
     fn listing(&self, name: &RepoName) -> impl Future<Output = Result<Listing, SourceError>> + Send;
 
+    /// What the operator pinned while the server ran.
+    fn pins(&self) -> impl Future<Output = Result<Vec<String>, SourceError>> + Send;
+
     /// Content that `name` has or had lately, from a byte on: [`PIECE`] bytes, or fewer at the end.
     fn piece(
         &self,

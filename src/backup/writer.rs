@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::stream::{self, StreamExt};
 
 use super::below::{Below, content, spread};
-use super::entry::{CURRENT, Entry, FORMAT, Listing};
+use super::entry::{CURRENT, Entry, FORMAT, Listing, PINS};
 use super::error::BackupError;
 use super::progress::Progress;
 use super::report::{BackupReport, Damage};
@@ -62,6 +62,14 @@ pub async fn back_up(
 ) -> Result<BackupReport, BackupError> {
     check_format(&layout)?;
     let mut report = BackupReport::default();
+    let pins = match source.pins().await {
+        Err(SourceError::Lost(reason)) => {
+            // What an earlier backup has of them stays.
+            report.damaged.push(Damage { repository: PINS.to_owned(), image: "what was pinned".to_owned(), reason });
+            None
+        }
+        pins => Some(pins?),
+    };
     let mut entries = Vec::new();
     for name in source.repositories().await? {
         let Listing { entries: listed, damaged } = source.listing(&name).await?;
@@ -97,7 +105,11 @@ pub async fn back_up(
     let entries = judge(entries, &missing, &below, &still_there, &mut report);
     sum_up(&mut report, &entries, &below);
     let listing = Listing { entries, damaged: Vec::new() };
+    report.pins = pins.as_ref().map_or(0, |pins| pins.len() as u64);
     task::blocking(move || {
+        if let Some(pins) = pins {
+            layout.keep(PINS, &serde_json::to_vec(&pins).unwrap_or_default(), 0o644)?;
+        }
         layout.publish(&listing.to_index())?;
         // What is left of an image that is lost elsewhere may be all that there is of it.
         if options.prune && report.damaged.is_empty() {

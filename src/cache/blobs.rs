@@ -158,6 +158,14 @@ impl Blobs {
         self.flights.is_flying(digest)
     }
 
+    /// Whether a blob is here whole.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn is_here(&self, repository: &Repository, digest: &Digest) -> Result<bool, CacheError> {
+        Ok(matches!(self.find(repository, digest).await?, Found::Readable(_)))
+    }
+
     /// Whether a blob can be had although upstream cannot: it is here, or so many of its bytes have come that its fill is
     /// under way. One that waits for its first byte waits in vain.
     ///
@@ -166,7 +174,7 @@ impl Blobs {
     pub async fn is_here_or_coming(&self, repository: &Repository, digest: &Digest) -> Result<bool, CacheError> {
         let seat = self.flights.running(digest, repository);
         let is_coming = seat.is_some_and(|seat| matches!(seat.now(), Progress::Streaming(_)));
-        Ok(is_coming || matches!(self.find(repository, digest).await?, Found::Readable(_)))
+        Ok(is_coming || self.is_here(repository, digest).await?)
     }
 
     /// How long a blob is, without fetching it.

@@ -12,19 +12,16 @@ use tokio::sync::Mutex;
 use super::eviction::plan::Standing;
 use super::eviction::survey::{self, Named, Subject, Survey};
 use super::eviction::{Keeper, Needs, condemn};
+use super::parts::Parts;
 use super::pins::Pins;
-use crate::oci::{Descriptor, Digest, Manifest, Platform, Reference, Repository, Tag};
-use crate::storage::{BlobFile, Condemned, Print, Removed, StorageError, Store};
+use crate::oci::{Digest, Platform, Reference, Repository, Tag};
+use crate::storage::{Condemned, Print, Removed, StorageError};
 use crate::task;
 
 /// How long what was just recorded may take to be counted.
 const CATCH_UP: Duration = Duration::from_secs(1);
 /// How long the look from which a page was told is kept for the next page: it takes seconds where there are very many.
 const KEPT: Duration = Duration::from_secs(60);
-/// Longest config that is read for its platform, in bytes.
-const MAX_CONFIG: u64 = 1 << 20;
-/// Manifests below one that are looked at; no image has so many.
-const MAX_LOOKS: usize = 1000;
 
 /// An image: a manifest that no other of its repository names.
 #[derive(Clone, Debug)]
@@ -220,7 +217,8 @@ fn list(keeper: &Keeper, survey: &Survey, part: &str, after: &str, limit: usize)
         let (own, shared): (Vec<usize>, Vec<usize>) =
             image.pieces.iter().map(|piece| *piece as usize).partition(|piece| is_own(*piece));
         let sum = |pieces: Vec<usize>| pieces.into_iter().map(|piece| survey.pieces[piece].bytes).sum();
-        let (platforms, complete) = Parts::of(&keeper.store, survey, &image.pieces).look(&subject.root);
+        let here: HashSet<Digest> = image.pieces.iter().map(|piece| survey.digests[*piece as usize]).collect();
+        let (platforms, complete) = Parts::new(&keeper.store, |digest| here.contains(digest)).look(&subject.root);
         let is_stale = |tag: &Tag| tags.as_ref().is_some_and(|tags| tags.is_stale(repository, tag));
         CachedImage {
             repository: repository.clone(),
@@ -297,59 +295,4 @@ fn orders(
         Order { image: Some(subject.root), condemned, unneeded, bytes }
     };
     Ok(meant.into_iter().map(order).collect())
-}
-
-/// What is here of one image.
-struct Parts<'a> {
-    store: &'a Store,
-    here: HashSet<Digest>,
-}
-
-impl<'a> Parts<'a> {
-    fn of(store: &'a Store, survey: &Survey, pieces: &[u32]) -> Parts<'a> {
-        Parts { store, here: pieces.iter().map(|piece| survey.digests[*piece as usize]).collect() }
-    }
-
-    /// The platforms of which the manifest is here, and whether all that they need is. Attestations are not asked for.
-    fn look(&self, root: &Digest) -> (Vec<Platform>, bool) {
-        let (mut platforms, mut complete, mut images) = (Vec::new(), true, 0);
-        let (mut open, mut seen) = (vec![(*root, None)], HashSet::new());
-        while let Some((digest, told)) = open.pop() {
-            if !seen.insert(digest) || seen.len() > MAX_LOOKS {
-                continue;
-            }
-            let Some(manifest) = self.manifest(&digest) else {
-                complete = false;
-                continue;
-            };
-            if manifest.media_type.is_index() {
-                let pulled = manifest.manifests.iter().filter(|child| !child.is_attestation());
-                let pulled = pulled.filter(|child| self.here.contains(&child.digest));
-                open.extend(pulled.map(|child| (child.digest, child.platform.clone())));
-                continue;
-            }
-            images += 1;
-            let needed = |part: &&Descriptor| !part.is_non_distributable();
-            complete &= manifest.blobs().filter(needed).all(|part| self.here.contains(&part.digest));
-            let platform = told.or_else(|| self.platform(manifest.config.as_ref()?));
-            platforms.extend(platform.filter(|platform| !platforms.contains(platform)));
-        }
-        platforms.sort_by_cached_key(Platform::to_string);
-        // An index of which nothing was pulled is no image that could be.
-        (platforms, complete && images > 0)
-    }
-
-    fn manifest(&self, digest: &Digest) -> Option<Manifest> {
-        let blob = self.blob(digest)?;
-        Manifest::parse(&blob.read_all().ok()?).ok()
-    }
-
-    fn platform(&self, config: &Descriptor) -> Option<Platform> {
-        let blob = self.blob(&config.digest).filter(|blob| blob.size() <= MAX_CONFIG)?;
-        serde_json::from_slice(&blob.read_all().ok()?).ok()
-    }
-
-    fn blob(&self, digest: &Digest) -> Option<BlobFile> {
-        self.here.contains(digest).then(|| self.store.blob(digest).ok().flatten()).flatten()
-    }
 }

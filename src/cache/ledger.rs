@@ -26,6 +26,8 @@ pub enum OnBehalfOf {
     Refresh,
     /// Something that was found to be damaged on disk.
     Scrub,
+    /// An image that is pinned.
+    Pin,
 }
 
 impl fmt::Display for OnBehalfOf {
@@ -35,6 +37,7 @@ impl fmt::Display for OnBehalfOf {
             OnBehalfOf::Completion => f.write_str("completion"),
             OnBehalfOf::Refresh => f.write_str("refresh"),
             OnBehalfOf::Scrub => f.write_str("scrub"),
+            OnBehalfOf::Pin => f.write_str("pin"),
         }
     }
 }

@@ -197,20 +197,30 @@ impl Manifests {
         at_hand: Option<Digest>,
         on_behalf_of: OnBehalfOf,
     ) -> Result<Meaning, CacheError> {
+        let reach = if at_hand.is_some() { Reach::Registry } else { Reach::Fallbacks };
+        let meaning = self.meaning(repository, tag, reach, on_behalf_of).await?;
+        if Some(meaning.digest) != at_hand {
+            self.get(repository, &meaning.digest, on_behalf_of).await?;
+        }
+        Ok(meaning)
+    }
+
+    /// The same, whether or not that manifest is here: only if HEAD does not tell, it is fetched.
+    pub async fn meaning(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        reach: Reach,
+        on_behalf_of: OnBehalfOf,
+    ) -> Result<Meaning, CacheError> {
         let upstream = self.inner.origins.of(repository)?;
         let reference = Reference::Tag(tag.clone());
-        let reach = if at_hand.is_some() { Reach::Registry } else { Reach::Fallbacks };
         match upstream.head_manifest(&repository.name, &reference, reach).await {
-            Ok(ManifestHead { digest: Some(digest), is_fallback }) => {
-                if Some(digest) != at_hand {
-                    self.get(repository, &digest, on_behalf_of).await?;
-                }
-                return Ok(Meaning { digest, is_fallback });
-            }
+            Ok(ManifestHead { digest: Some(digest), is_fallback }) => return Ok(Meaning { digest, is_fallback }),
             Ok(ManifestHead { digest: None, .. }) => {}
             // Docker Hub has answered HEAD with 401 and 405 for hours while GET worked. With a copy at hand that is not
             // worth a pull; without one it is the only way.
-            Err(error) if at_hand.is_none() && error.is_doubtful() => {}
+            Err(error) if reach == Reach::Fallbacks && error.is_doubtful() => {}
             Err(error) => return Err(CacheError::from_upstream(&repository.registry, error)),
         }
         let (manifest, is_fallback) = self.inner.fetch(repository.clone(), &reference, reach, on_behalf_of).await?;

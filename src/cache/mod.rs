@@ -15,12 +15,14 @@ mod fill;
 mod flight;
 mod gate;
 mod inventory;
+mod keeping;
 mod ledger;
 mod manifests;
 mod metrics;
 mod origin;
 mod outcome;
 mod part;
+mod parts;
 mod passage;
 mod pins;
 mod prefetch;
@@ -62,6 +64,7 @@ use self::completeness::Completeness;
 use self::completion::Completion;
 use self::eviction::Keeper;
 use self::gate::Gate;
+use self::keeping::{Images, Keeping};
 use self::ledger::Ledger;
 use self::manifests::Manifests;
 use self::metrics::Metrics;
@@ -121,6 +124,7 @@ pub struct Cache {
     ledger: Ledger,
     // What makes room does so for as long as this is here.
     inventory: Inventory,
+    keeping: Keeping,
 }
 
 impl Cache {
@@ -150,15 +154,31 @@ impl Cache {
             manifests: manifests.clone(),
             tags: tags.downgrade(),
             blobs: blobs.clone(),
-            pins,
+            pins: pins.clone(),
             metrics: counts(),
             clock: clock.clone(),
             turn: Arc::default(),
         });
         eviction::begin(&keeper, requests);
         let scrubber = Scrubber::new(&store, manifests.clone(), blobs.clone(), clock.clone(), counts(), scrub);
+        let gate = Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl);
+        let keeping = Keeping {
+            store: store.clone(),
+            origins: of(),
+            tags: tags.clone(),
+            gate: gate.clone(),
+            pins,
+            clock: clock.clone(),
+            images: Images {
+                store: store.clone(),
+                manifests: manifests.clone(),
+                blobs: blobs.clone(),
+                with_attestations: complete_indexes,
+            },
+            tag_ttl: lifetimes.tag_ttl,
+        };
         Cache {
-            gate: Gate::new(store.clone(), of(), clock.clone(), lifetimes.negative_ttl),
+            gate,
             tag_lists: TagLists::new(store.clone(), of()),
             referrers: Referrers::new(store.clone(), of(), manifests.clone(), clock.clone(), settings),
             completeness: Completeness::new(manifests.clone(), blobs.clone(), clock.clone()),
@@ -174,12 +194,22 @@ impl Cache {
             metrics,
             ledger,
             inventory: Inventory::new(keeper),
+            keeping,
         }
     }
 
     /// What looks after what is at rest.
     pub fn scrubber(&self) -> &Scrubber {
         &self.scrubber
+    }
+
+    /// Keeps what is pinned fresh and whole, for as long as it is polled. Only of repositories that `is_mirrored` lets
+    /// clients pull from upstream is anything asked.
+    pub fn keep_pinned(
+        &self,
+        is_mirrored: impl Fn(&Repository) -> bool + Send + Sync + 'static,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        self.keeping.clone().work(is_mirrored)
     }
 
     /// What is cached, as images.

@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use thiserror::Error;
+use tokio::sync::Notify;
 
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::storage::{StorageError, Store};
 
 /// Patterns that the file takes: each is asked about each tag when room is made.
@@ -43,6 +44,7 @@ struct Inner {
     configured: Vec<String>,
     // Held while the file is written: what covers is what is durable.
     now: RwLock<Now>,
+    changed: Notify,
 }
 
 #[derive(Default)]
@@ -68,7 +70,7 @@ impl Pins {
             compile(configured.iter())
         })?;
         let now = RwLock::new(Now { ours, patterns });
-        Ok(Pins { inner: Arc::new(Inner { store, configured, now }) })
+        Ok(Pins { inner: Arc::new(Inner { store, configured, now, changed: Notify::new() }) })
     }
 
     /// The patterns of the configuration.
@@ -118,17 +120,34 @@ impl Pins {
         })
     }
 
+    /// Whether nothing is.
+    pub fn is_empty(&self) -> bool {
+        self.now().patterns.is_empty()
+    }
+
     /// Whether an image is kept: by one of its tags, or by its digest.
     pub fn cover(&self, repository: &Repository, tags: &[Tag], root: &Digest) -> bool {
         let now = self.now();
-        if now.patterns.is_empty() {
-            return false;
+        tags.iter().any(|tag| now.covers(repository, &format_args!(":{tag}")))
+            || now.covers(repository, &format_args!("@{root}"))
+    }
+
+    /// Whether what a repository's tag or digest means is kept, because it is that which is pinned.
+    pub fn cover_reference(&self, repository: &Repository, reference: &Reference) -> bool {
+        match reference {
+            Reference::Tag(tag) => self.now().covers(repository, &format_args!(":{tag}")),
+            Reference::Digest(digest) => self.now().covers(repository, &format_args!("@{digest}")),
         }
-        let covers = |rest: &dyn fmt::Display| {
-            let short = format!("{}{rest}", repository.name);
-            now.patterns.is_match(&short) || now.patterns.is_match(format!("{}/{short}", repository.registry))
-        };
-        tags.iter().any(|tag| covers(&format_args!(":{tag}"))) || covers(&format_args!("@{root}"))
+    }
+
+    /// What is named to the last letter: an image that is to be here whether or not anyone has asked for it.
+    pub fn named(&self) -> Vec<(Repository, Reference)> {
+        self.inner.configured.iter().chain(&self.now().ours).filter_map(|pattern| named(pattern)).collect()
+    }
+
+    /// Returns when something was pinned, or not any more, since it last returned. For one who waits.
+    pub async fn changed(&self) {
+        self.inner.changed.notified().await;
     }
 
     fn change(&self, edit: impl FnOnce(&mut Vec<String>) -> Result<bool, PinError>) -> Result<bool, PinError> {
@@ -141,12 +160,33 @@ impl Pins {
         let patterns = patterns.map_err(|error| PinError::NoPattern(error.to_string()))?;
         self.inner.store.set_pins(&ours)?;
         *now = Now { ours, patterns };
+        self.inner.changed.notify_one();
         Ok(true)
     }
 
     fn now(&self) -> RwLockReadGuard<'_, Now> {
         self.inner.now.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Now {
+    fn covers(&self, repository: &Repository, rest: &dyn fmt::Display) -> bool {
+        if self.patterns.is_empty() {
+            return false;
+        }
+        let short = format!("{}{rest}", repository.name);
+        self.patterns.is_match(&short) || self.patterns.is_match(format!("{}/{short}", repository.registry))
+    }
+}
+
+/// The one image that a pattern means: `docker.io/library/alpine:3.20`, or with a digest.
+fn named(pattern: &str) -> Option<(Repository, Reference)> {
+    let (registry, rest) = pattern.split_once('/')?;
+    let (name, reference) = match rest.split_once('@') {
+        Some((name, digest)) => (name, Reference::Digest(digest.parse().ok()?)),
+        None => rest.rsplit_once(':').and_then(|(name, tag)| Some((name, Reference::Tag(tag.parse().ok()?))))?,
+    };
+    Some((Repository { registry: registry.parse().ok()?, name: name.parse().ok()? }, reference))
 }
 
 fn compile<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<GlobSet, globset::Error> {
@@ -157,7 +197,39 @@ fn compile<'a>(patterns: impl Iterator<Item = &'a String>) -> Result<GlobSet, gl
     set.build()
 }
 
-/// As in the configuration: `*` ends at a slash.
+/// As in the configuration: `*` ends at a slash, and `**` is any number of components, also where a tag follows it.
 fn glob(pattern: &str) -> Result<globset::Glob, globset::Error> {
-    GlobBuilder::new(pattern).literal_separator(true).build()
+    GlobBuilder::new(&pattern.replace("**:", "**/*:")).literal_separator(true).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_stars_are_names_of_any_depth() {
+        let covers = |pattern: &str, name: &str| glob(pattern).unwrap().compile_matcher().is_match(name);
+        for name in ["team/a:v1", "team/a/b/c:v1"] {
+            assert!(covers("team/**:v1", name) && covers("**:*", name) && covers("team/**", name), "{name}");
+        }
+        assert!(
+            covers("team/*:*", "team/a:v1")
+                && !covers("team/*:*", "team/a/b:v1")
+                && !covers("team/**:v1", "other/a:v1")
+        );
+    }
+
+    #[test]
+    fn only_what_is_written_out_names_an_image() {
+        let meant = |pattern: &str| named(pattern).map(|(repository, reference)| format!("{repository} {reference}"));
+        let digest = Digest::sha256(b"x");
+        assert_eq!(meant("docker.io/library/alpine:3.20").as_deref(), Some("docker.io/library/alpine 3.20"));
+        assert_eq!(meant("registry.lan:5000/a:v1").as_deref(), Some("registry.lan:5000/a v1"));
+        assert_eq!(meant(&format!("ghcr.io/a/b@{digest}")), Some(format!("ghcr.io/a/b {digest}")));
+        for pattern in
+            ["docker.io/library/alpine:*", "docker.io/**", "docker.io/library/al?ine:3", "alpine:3.20", "a/b"]
+        {
+            assert_eq!(meant(pattern), None, "{pattern}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::backlog::Backlog;
+use super::ledger::OnBehalfOf;
 use super::origin::Origins;
 use super::tags::{Tags, WeakTags};
 use crate::clock::Clock;
@@ -65,7 +66,10 @@ impl Upkeep {
             }
             let backlog = self.backlog.clone();
             task::spawn("recovery", async move {
-                tags.refresh(&key).await;
+                if let Err(error) = tags.refresh(&key, OnBehalfOf::Refresh).await {
+                    let (repository, tag) = &key;
+                    tracing::debug!(%repository, %tag, %error, "a tag could not be confirmed after an outage");
+                }
                 backlog.remove(&key);
                 drop(place);
             });

@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::single_flight::{Role, SingleFlight};
 use super::stale::{Reason, Stale};
 use crate::clock::Clock;
+use crate::oci::referrer::fallback_tag;
 use crate::oci::{Digest, MediaType, Registry, Repository, Tag};
 use crate::storage::Store;
 use crate::task;
@@ -230,25 +231,9 @@ fn has_no_endpoint(error: &UpstreamError) -> bool {
     matches!(error, UpstreamError::NotFound | UpstreamError::Status { status: 400 | 404 | 405 | 501, .. })
 }
 
-/// The algorithm cut to 32 characters, the hash to 64.
-fn fallback_tag(digest: &Digest) -> String {
-    let hex = digest.hex();
-    format!("{}-{}", digest.algorithm().as_str(), &hex[..hex.len().min(64)])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oci::Algorithm;
-
-    #[test]
-    fn the_fallback_tag_is_cut_to_what_a_tag_can_be() {
-        for algorithm in Algorithm::ALL {
-            let tag = fallback_tag(&Digest::of(algorithm, b"x"));
-            assert!(tag.parse::<Tag>().is_ok());
-            assert_eq!(tag.split('-').nth(1).unwrap().len(), 64);
-        }
-    }
 
     #[test]
     fn an_index_keeps_what_it_does_not_know_and_filters_by_type() {

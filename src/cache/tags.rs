@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
 use crate::storage::{AbsentRecord, StorageError, Store, TagRecord};
 use crate::task;
+use crate::upstream::Reach;
 
 /// What a tag is taken to mean, and why.
 #[derive(Clone, Debug)]
@@ -127,11 +128,49 @@ impl Tags {
         self.inner.origins.origin(&key.0).is_ok_and(Origin::has_time_for_us)
     }
 
-    /// Asks about a tag that was served stale, without anyone waiting for it.
-    pub async fn refresh(&self, key: &Key) {
-        let Ok(Some(known)) = self.inner.recall(key).await else { return };
-        if let (Err(error), _) = self.ask(key, Some(known), OnBehalfOf::Refresh).await {
-            tracing::debug!(repository = %key.0, tag = %key.1, %error, "a tag could not be confirmed after an outage");
+    /// What a tag is taken to mean, and whether it is time to ask about it. Asks nobody.
+    ///
+    /// # Errors
+    /// The disk fails.
+    pub async fn known(&self, key: &Key) -> Result<Option<(Digest, bool)>, CacheError> {
+        let inner = &self.inner;
+        let known = inner.recall(key).await?;
+        let is_held = |known: &Known| inner.backlog.is_queued(key) || inner.memory.held_by(known).is_some();
+        Ok(known.map(|known| (known.digest, !inner.memory.is_fresh(&known) && !is_held(&known))))
+    }
+
+    /// Asks about a tag, without anyone waiting for it: it moves if upstream says so. One that is not here is not asked about.
+    ///
+    /// # Errors
+    /// Upstream does not have it, or cannot be asked now.
+    pub async fn refresh(&self, key: &Key, on_behalf_of: OnBehalfOf) -> Result<(), CacheError> {
+        match self.inner.recall(key).await? {
+            Some(known) => self.ask(key, Some(known), on_behalf_of).await.0.map(|_meaning| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// The same of a tag that is not here.
+    ///
+    /// # Errors
+    /// Upstream does not have it, or cannot be asked now.
+    pub async fn fetch(&self, key: &Key, on_behalf_of: OnBehalfOf) -> Result<Digest, CacheError> {
+        self.ask(key, None, on_behalf_of).await.0.map(|meaning| meaning.digest)
+    }
+
+    /// Asks about a tag that is here without moving it: it is confirmed, or what it means now is returned.
+    ///
+    /// # Errors
+    /// Upstream does not have it, or cannot be asked now.
+    pub async fn look(&self, key: &Key, on_behalf_of: OnBehalfOf) -> Result<Option<Digest>, CacheError> {
+        let Some(known) = self.inner.recall(key).await? else { return Ok(None) };
+        let answer = self.inner.manifests.meaning(&key.0, &key.1, Reach::Registry, on_behalf_of).await;
+        match answer {
+            Ok(meaning) if meaning.digest != known.digest => Ok(Some(meaning.digest)),
+            answer => {
+                self.inner.learnt(key, Some(known), &answer).await;
+                answer.map(|_meaning| None)
+            }
         }
     }
 

@@ -23,12 +23,13 @@ const RULES: &str = "registry.toml";
 /// The accounts, if they were asked for.
 const ACCOUNTS: &str = "htpasswd";
 
-/// Back up what was pushed.
+/// Back up what was pushed, and what is pinned.
 ///
 /// DIR becomes an OCI image layout, which other tools read, too: `skopeo copy oci:DIR:golden/ui:v1 …`. It has every manifest,
 /// tag and blob of the private registry as of the moment at which each repository is looked at, while the server goes on. In
 /// the same DIR only what is new is copied; a backup that is cut off leaves the one before.
 ///
+/// What `larder pin` pinned is kept in DIR/larder/pins.json: the patterns, and not the images, which are fetched again.
 /// The rules of `[registry]` are kept in DIR/larder/registry.toml if this machine has the configuration.
 ///
 /// Exit code 1 if something is lost on the server and could not be backed up; it is named, and the rest is there.
@@ -94,12 +95,13 @@ impl Backup {
     }
 
     fn report(&self, report: &BackupReport) -> Result<(), Failure> {
-        let BackupReport { repositories, manifests, tags, copied_blobs, copied_bytes, removed_blobs, .. } = report;
+        let BackupReport { repositories, manifests, tags, pins, copied_blobs, copied_bytes, removed_blobs, .. } =
+            report;
         output::write(&if self.json {
             format!("{}\n", serde_json::to_string(report).unwrap_or_default())
         } else {
             format!(
-                "{repositories} repositories, {tags} tags, {manifests} manifests; {copied_blobs} blobs copied ({}), \
+                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins; {copied_blobs} blobs copied ({}), \
                  {removed_blobs} removed ({})\n",
                 bytesize::ByteSize(*copied_bytes),
                 bytesize::ByteSize(report.removed_bytes),

@@ -24,10 +24,6 @@ impl CheckConfig {
     pub(super) fn run(&self) -> Result<(), Failure> {
         let environment = variables()?;
         let config = Config::load(Some(&self.file), environment.into_iter()).map_err(Failure::wrong_use)?;
-        let mut text = config.to_toml_masked();
-        for setting in config.not_yet_in_effect() {
-            text.push_str(&format!("# note: this version does not do all that is said of {setting}\n"));
-        }
-        output::write(&text)
+        output::write(&config.to_toml_masked())
     }
 }

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use super::failure::Failure;
-use super::transfer::{Progress, Source, this_machine};
+use super::transfer::{Progress, Source};
 use crate::archive::Archive;
 use crate::client::{Client, Whole};
 use crate::oci::{ImageName, Platform};
@@ -89,8 +89,9 @@ impl Export {
         let registry = self.image.registry.as_ref().map(|registry| format!("{registry}/")).unwrap_or_default();
         let name = format!("{registry}{}:{tag}", self.image.name);
         let about = (&root.digest, root.bytes.len() as u64, root.manifest.media_type.as_str());
-        let to =
-            archive.end(about, (&name, tag.as_str()), whole.image_for(&this_machine())).map_err(Failure::failed)?;
+        let to = archive
+            .end(about, (&name, tag.as_str()), whole.image_for(&Platform::of_this_machine()))
+            .map_err(Failure::failed)?;
         Ok((whole.size(), to))
     }
 }

@@ -17,11 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Where it does.
 const PINS: &str = "/api/pins";
 
-/// Keep an image from being thrown away when room is needed; without an image, show what is kept.
+/// Keep an image whatever happens, whole and up to date; without an image, show what is kept.
 ///
-/// At once, and until `larder unpin`; in `[cache]` of the configuration, `pin` does the same. A name without a tag means its
-/// `latest`. A pattern may have `*` in it, in quotes for the shell: 'library/alpine:*' is every tag of it, 'team/*' every
-/// image there. It covers what will be pulled, too, and fetches nothing itself.
+/// At once, and until `larder unpin`; in `[cache]` of the configuration, `pin` does the same. It is not thrown away when room
+/// is needed; when its tag moves, the new image is fetched without anyone asking for it. One that is not here is fetched.
+///
+/// A name without a tag means its `latest`. A pattern may have `*` in it, in quotes for the shell: 'library/alpine:*' is every
+/// tag of it, 'team/*' every image there. It covers what is here and what will be pulled, and fetches no other.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: larder pin library/alpine:3.20")]
 pub(super) struct Pin {

@@ -17,8 +17,8 @@ use crate::config::Config;
 /// Restore a backup.
 ///
 /// Into the data directory of a server that does not run; it is made if it is not there. Every byte is checked on its way, and
-/// a tag appears only when all that is below it is there. What is there already and is not in the backup stays; what
-/// is cut off can be repeated.
+/// a tag appears only when all that is below it is there. What is there already and is not in the backup stays, and what
+/// is pinned in either is pinned; what is cut off can be repeated.
 ///
 /// The rules of `[registry]` and the accounts that `larder backup` kept are in DIR/larder: they belong to the configuration,
 /// which this command does not touch.
@@ -30,7 +30,7 @@ pub(super) struct Restore {
     /// The directory of the backup.
     #[arg(value_name = "DIR")]
     directory: PathBuf,
-    /// Give tags that mean something else now the meaning that they have in the backup.
+    /// Give tags that mean something else now the meaning that they have in the backup, and pin what is pinned there alone.
     #[arg(long)]
     force: bool,
     /// Print the result as JSON.
@@ -50,12 +50,12 @@ impl Restore {
     }
 
     fn report(&self, report: &RestoreReport) -> Result<(), Failure> {
-        let RestoreReport { repositories, manifests, tags, copied_blobs, copied_bytes, damaged } = report;
+        let RestoreReport { repositories, manifests, tags, pins, copied_blobs, copied_bytes, damaged } = report;
         output::write(&if self.json {
             format!("{}\n", serde_json::to_string(report).unwrap_or_default())
         } else {
             format!(
-                "{repositories} repositories, {tags} tags, {manifests} manifests; {copied_blobs} blobs copied ({})\n",
+                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins; {copied_blobs} blobs copied ({})\n",
                 bytesize::ByteSize(*copied_bytes)
             )
         })?;

@@ -36,9 +36,6 @@ impl Serve {
         let config = Config::load(self.config.as_deref(), environment.into_iter()).map_err(Failure::wrong_use)?;
         let filter = self.log.filter(|filter| !filter.is_empty()).or_else(|| std::env::var("RUST_LOG").ok());
         let _flush = logging::start(&filter.unwrap_or_default(), self.log_format).map_err(Failure::wrong_use)?;
-        for setting in config.not_yet_in_effect() {
-            tracing::warn!("this version does not do all that is said of {setting}");
-        }
         app::run(config).map_err(Failure::failed)
     }
 }

@@ -12,7 +12,7 @@ use super::failure::Failure;
 use super::process_environment::variables;
 use crate::client::Client;
 use crate::config::Config;
-use crate::oci::{Digest, Platform};
+use crate::oci::Digest;
 
 /// Where images are pulled from.
 #[derive(Debug, Args)]
@@ -48,19 +48,6 @@ impl Source {
         };
         Client::new(&url, ca.transpose()?.as_deref()).map_err(Failure::wrong_use)
     }
-}
-
-/// The platform whose images run here.
-pub(super) fn this_machine() -> Platform {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        "x86" => "386",
-        "powerpc64" => "ppc64le",
-        other => other,
-    };
-    // Containers are Linux's, also where a virtual machine runs them.
-    Platform { os: "linux".into(), architecture: architecture.into(), variant: None, os_version: None }
 }
 
 /// Bars on a terminal; elsewhere a line for each blob.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::failure::Failure;
 use super::output;
-use super::transfer::{Progress, Source, this_machine};
+use super::transfer::{Progress, Source};
 use crate::client::{Client, ClientError, Whole};
 use crate::oci::{Descriptor, ImageName, Platform};
 
@@ -86,7 +86,7 @@ impl Warm {
             return Ok(Vec::new());
         }
         if self.platforms.is_empty() {
-            return Ok(vec![this_machine()]);
+            return Ok(vec![Platform::of_this_machine()]);
         }
         self.platforms.iter().map(|platform| platform.parse().map_err(Failure::wrong_use)).collect()
     }

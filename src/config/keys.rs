@@ -1,71 +1,60 @@
-//! The one list of keys: what can be set, by which variable, and whether this version acts on it.
+//! The one list of keys: what can be set, and by which variable.
 //!
 //! Never knows a value. A test holds the list against the shape in `schema.rs`.
 
-/// Whether setting a key changes anything yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    /// It does.
-    Now,
-    /// It is accepted, checked, and does nothing in this version; the user is told.
-    Later,
-}
-
-use Effect::{Later, Now};
-
-/// Every key. When a version learns to act on one, its `Later` becomes `Now`, and nothing else changes.
-const KEYS: &[(&str, Effect)] = &[
-    ("data_dir", Now),
-    ("mirror.listen", Now),
-    ("mirror.tls.cert", Now),
-    ("mirror.tls.key", Now),
-    ("mirror.tls.client_ca", Now),
-    ("registry.listen", Now),
-    ("registry.tls.cert", Now),
-    ("registry.tls.key", Now),
-    ("registry.tls.client_ca", Now),
-    ("registry.public_url", Now),
-    ("registry.htpasswd", Now),
-    ("registry.anonymous", Now),
-    ("registry.repository.pattern", Now),
-    ("registry.repository.immutable_tags", Now),
-    ("registry.repository.pull", Now),
-    ("registry.repository.push", Now),
-    ("registry.repository.delete", Now),
-    ("registry.repository.mirror", Now),
-    ("admin.listen", Now),
-    ("admin.token_file", Now),
-    ("cache.max_size", Now),
-    ("cache.min_free", Now),
-    ("cache.tag_ttl", Now),
-    ("cache.revalidate_timeout", Now),
-    ("cache.negative_ttl", Now),
-    ("cache.complete_indexes", Now),
-    ("cache.verify", Now),
-    ("cache.scrub", Now),
-    ("cache.scrub_rate", Now),
-    ("cache.pin", Later),
-    ("upstream.name", Now),
-    ("upstream.url", Now),
-    ("upstream.fallback", Now),
-    ("upstream.username", Now),
-    ("upstream.password_file", Now),
-    ("upstream.credentials.username", Now),
-    ("upstream.credentials.password_file", Now),
-    ("upstream.allow", Now),
-    ("upstream.deny", Now),
-    ("upstream.default", Now),
-    ("upstream.ca", Now),
-    ("upstream.connect_timeout", Now),
-    ("upstream.header_timeout", Now),
-    ("upstream.stall_timeout", Now),
-    ("upstream.max_connections", Now),
-    ("upstream.parallel", Now),
-    ("upstream.bandwidth", Now),
-    ("upstream.proxy", Now),
-    ("upstream.private", Now),
-    ("upstream.reserve", Now),
-    ("upstream.on_deleted", Now),
+/// Every key.
+const KEYS: &[&str] = &[
+    "data_dir",
+    "mirror.listen",
+    "mirror.tls.cert",
+    "mirror.tls.key",
+    "mirror.tls.client_ca",
+    "registry.listen",
+    "registry.tls.cert",
+    "registry.tls.key",
+    "registry.tls.client_ca",
+    "registry.public_url",
+    "registry.htpasswd",
+    "registry.anonymous",
+    "registry.repository.pattern",
+    "registry.repository.immutable_tags",
+    "registry.repository.pull",
+    "registry.repository.push",
+    "registry.repository.delete",
+    "registry.repository.mirror",
+    "admin.listen",
+    "admin.token_file",
+    "cache.max_size",
+    "cache.min_free",
+    "cache.tag_ttl",
+    "cache.revalidate_timeout",
+    "cache.negative_ttl",
+    "cache.complete_indexes",
+    "cache.verify",
+    "cache.scrub",
+    "cache.scrub_rate",
+    "cache.pin",
+    "upstream.name",
+    "upstream.url",
+    "upstream.fallback",
+    "upstream.username",
+    "upstream.password_file",
+    "upstream.credentials.username",
+    "upstream.credentials.password_file",
+    "upstream.allow",
+    "upstream.deny",
+    "upstream.default",
+    "upstream.ca",
+    "upstream.connect_timeout",
+    "upstream.header_timeout",
+    "upstream.stall_timeout",
+    "upstream.max_connections",
+    "upstream.parallel",
+    "upstream.bandwidth",
+    "upstream.proxy",
+    "upstream.private",
+    "upstream.reserve",
+    "upstream.on_deleted",
 ];
 
 /// Sections that are written in double brackets, once for each.
@@ -84,12 +73,7 @@ pub(super) enum Shape {
 
 /// Every key, in the order of the documentation: `cache.tag_ttl`, `upstream.url`.
 pub fn keys() -> impl Iterator<Item = &'static str> {
-    KEYS.iter().map(|(key, _)| *key)
-}
-
-/// Whether setting `key` changes anything in this version.
-pub fn is_in_effect(key: &str) -> bool {
-    KEYS.contains(&(key, Now))
+    KEYS.iter().copied()
 }
 
 /// What stands under `key`, if anything may.

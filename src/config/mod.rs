@@ -27,12 +27,11 @@ use toml::Value;
 
 use document::Document;
 use environment::Environment;
-use spot::Spot;
 
 pub use choices::{Anonymous, OnDeleted, Proxy};
 pub use credentials::read_token;
 pub use error::ConfigError;
-pub use keys::{is_in_effect, keys, variable};
+pub use keys::{keys, variable};
 pub use quantities::{Bandwidth, Count, Every, Size, Timeout, Ttl, Verify};
 pub use schema::{Admin, Cache, Config, Credential, Mirror, ProxyVariables, Registry, RepositoryRule, Tls, Upstream};
 pub use values::{BaseUrl, FilePath, Listen, Pattern, UpstreamName, UserName};
@@ -62,19 +61,6 @@ impl Config {
         credentials::read(&mut config, &document, environment.password.as_ref())?;
         config.proxies = environment.proxies;
         Ok(config)
-    }
-
-    /// The settings that differ from their defaults and that this version accepts without acting on them yet.
-    pub fn not_yet_in_effect(&self) -> Vec<String> {
-        let (ours, defaults) = (as_toml(self), as_toml(&Config::default()));
-        let default_of = |key: &str| Spot::top(&defaults).settings().into_iter().find(|spot| spot.key() == key);
-        let settings = Spot::top(&ours).settings().into_iter().filter_map(|spot| {
-            let key = spot.key();
-            let value = spot.value.filter(|_| !is_in_effect(&key))?;
-            let differs = default_of(&key).and_then(|spot| spot.value) != Some(value);
-            differs.then(|| format!("{} = {}", spot.shown(), spot::one_line(value)))
-        });
-        settings.collect()
     }
 
     /// The section `[registry]` as a file that gives it again, if there is one. It has no passwords.

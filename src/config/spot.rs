@@ -105,12 +105,3 @@ impl<'a> Spot<'a> {
         Spot { path, value, shown: format!("{}{label}", self.shown) }
     }
 }
-
-/// A value on one line, whatever is in it.
-pub(super) fn one_line(value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Array(elements) => format!("[{}]", elements.iter().map(one_line).collect::<Vec<_>>().join(", ")),
-        other => other.to_string(),
-    }
-}

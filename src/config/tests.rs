@@ -4,6 +4,7 @@ use std::fs;
 
 use tempfile::TempDir;
 
+use super::spot::Spot;
 use super::*;
 
 /// The full configuration of the contract, with a password file that is there.
@@ -110,7 +111,6 @@ fn without_a_file_it_is_a_mirror_of_docker_hub_on_this_machine() {
     let [hub] = config.upstreams.as_slice() else { panic!("one upstream") };
     assert_eq!((hub.name.to_string().as_str(), hub.default), ("docker.io", true));
     assert_eq!(hub.url.as_str(), "https://registry-1.docker.io");
-    assert!(config.not_yet_in_effect().is_empty());
 }
 
 #[test]
@@ -141,13 +141,6 @@ fn the_list_of_keys_is_the_shape() {
     shape.sort();
     listed.sort();
     assert_eq!(shape, listed);
-}
-
-#[test]
-fn what_this_version_does_not_do_yet_is_told() {
-    let files = Files::new();
-    let notes = files.load(&files.contract(), &[]).unwrap().not_yet_in_effect();
-    assert_eq!(notes, ["cache.pin = [\"library/alpine:*\"]"]);
 }
 
 #[test]
@@ -361,8 +354,6 @@ fn a_refusal_is_one_line_whatever_is_in_the_file() {
         let error = refusal(text, &[]);
         assert!(!error.contains(char::is_control), "{error:?}");
     }
-    let config = Files::new().load("[cache]\npin = [\"a\\nb\"]", &[]).unwrap();
-    assert_eq!(config.not_yet_in_effect(), ["cache.pin = [\"a\\nb\"]"]);
 }
 
 #[test]

@@ -114,8 +114,8 @@ pub fn put(store: &Hosted, name: &RepoName, new: &NewManifest) -> Result<Accepte
         edit.add_referrer(&referrer.subject, &digest, &descriptor)?;
     }
     edit.set_link(&digest, Link::Manifest { media_type, size: new.bytes.len() as u64 })?;
-    for tag in tags {
-        edit.set_tag(tag, &digest)?;
+    if !tags.is_empty() {
+        edit.set_tags(&tags, &digest)?;
     }
     Ok(Accepted { digest, subject: referrer.map(|referrer| referrer.subject) })
 }

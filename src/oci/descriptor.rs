@@ -53,6 +53,18 @@ impl fmt::Display for Platform {
 }
 
 impl Platform {
+    /// The one whose images run here. Containers are Linux's, also where a virtual machine runs them.
+    pub fn of_this_machine() -> Platform {
+        let architecture = match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            "x86" => "386",
+            "powerpc64" => "ppc64le",
+            other => other,
+        };
+        Platform { os: "linux".into(), architecture: architecture.into(), variant: None, os_version: None }
+    }
+
     /// Whether what runs on `other` was meant by this: what this does not say may be anything.
     pub fn covers(&self, other: &Platform) -> bool {
         let (variant, version) = (self.variant.as_ref(), self.os_version.as_ref());

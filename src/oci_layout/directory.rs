@@ -215,6 +215,19 @@ impl Directory {
         Ok(path)
     }
 
+    /// What [`Directory::keep`] kept under this name, if it did.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn kept(&self, name: &str) -> Result<Option<Vec<u8>>, LayoutError> {
+        let path = self.root.join(OURS).join(name);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LayoutError::io("reading", &path)(error)),
+        }
+    }
+
     /// Removes all content but this.
     ///
     /// # Errors

@@ -48,6 +48,10 @@ pub fn publish(file: &File, path: TempPath, target: &Path) -> Result<(), Storage
 
 fn rename(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
     file.sync_data().map_err(StorageError::io("syncing", &path))?;
+    persist(path, target)
+}
+
+fn persist(path: TempPath, target: &Path) -> Result<(), StorageError> {
     path.persist(target).map_err(|failed| StorageError::io("renaming to", target)(failed.error))
 }
 
@@ -73,6 +77,24 @@ pub fn replace(path: &Path, staging: &Path, content: &[u8]) -> Result<(), Storag
         create_directory(directory)?;
     }
     write(path, staging, &[&summed(content)])
+}
+
+/// As [`replace`], for several files of one directory that get the same content. None of them changes before all are written,
+/// so that a disk that fills up changes none.
+pub fn replace_all(directory: &Path, names: &[&str], staging: &Path, content: &[u8]) -> Result<(), StorageError> {
+    create_directory(directory)?;
+    let content = summed(content);
+    let stage = |name: &&str| {
+        let failed = StorageError::io("creating a file in", staging);
+        let (mut file, path) = NamedTempFile::new_in(staging).map_err(failed)?.into_parts();
+        file.write_all(&content).map_err(StorageError::io("writing", &path))?;
+        file.sync_data().map_err(StorageError::io("syncing", &path))?;
+        Ok((path, directory.join(name)))
+    };
+    let staged = names.iter().map(stage).collect::<Result<Vec<(TempPath, PathBuf)>, StorageError>>()?;
+    let renamed = staged.into_iter().try_for_each(|(path, target)| persist(path, &target));
+    sync_directory(directory)?;
+    renamed
 }
 
 fn summed(content: &[u8]) -> Vec<u8> {

@@ -344,11 +344,22 @@ impl Edit<'_> {
     /// # Errors
     /// The disk fails.
     pub fn set_tag(&self, tag: &Tag, digest: &Digest) -> Result<(), StorageError> {
+        self.set_tags(&[tag], digest)
+    }
+
+    /// All these tags mean this from now on.
+    ///
+    /// # Errors
+    /// The disk fails: if it is full, none of them has changed.
+    pub fn set_tags(&self, tags: &[&Tag], digest: &Digest) -> Result<(), StorageError> {
         let at = self.vault.clock.unix_seconds();
         let record = serde_json::to_vec(&TagRecord::new(*digest, at)).unwrap_or_default();
-        self.vault.replace(self.directory.tag(tag), &record)?;
-        let (repository, tag) = (self.name.clone().into(), tag.clone());
-        self.vault.index.record(Change::TagSet { repository, tag, digest: *digest, at });
+        let names: Vec<&str> = tags.iter().map(|tag| tag.as_str()).collect();
+        durable::replace_all(&self.directory.tags(), &names, &self.vault.layout.ingest(), &record)?;
+        for tag in tags {
+            let (repository, tag) = (self.name.clone().into(), (*tag).clone());
+            self.vault.index.record(Change::TagSet { repository, tag, digest: *digest, at });
+        }
         Ok(())
     }
 

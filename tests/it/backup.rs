@@ -7,7 +7,8 @@ use std::process::Output;
 use larder::oci::{Algorithm, Digest, MediaType};
 use serde_json::Value;
 
-use super::support::binary::larder;
+use super::support::binary::{beside, larder};
+use super::support::client::Call;
 use super::support::hub::Hub;
 use super::support::image::{Image, noise};
 use super::support::larder::{Larder, assert_sound, files};
@@ -370,4 +371,53 @@ async fn accounts_are_kept_when_asked_for_and_for_their_owner_only() {
     let kept = place.backup().join("larder/htpasswd");
     assert_eq!(fs::read(&kept).unwrap(), fs::read(&htpasswd).unwrap());
     assert_eq!(fs::metadata(&kept).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+async fn pin(larder: &Larder, pattern: &str) {
+    let wish = format!("{{\"pattern\": \"{pattern}\"}}");
+    let wish = Call::new("POST", "/api/pins").header("Content-Type", "application/json").body(wish.as_bytes());
+    assert_eq!(wish.send(larder.admin()).await.status, 200);
+}
+
+async fn pins(larder: &Larder) -> Vec<String> {
+    let pins = Call::get("/api/pins").send(larder.admin()).await.json();
+    pins.as_array().unwrap().iter().map(|pin| pin["pattern"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn what_is_pinned_comes_back_and_with_force_nothing_else_stays_pinned() {
+    let (hub, place) = (Hub::plain().await, Place::new());
+    let mut larder = Larder::hosting(&hub, OPEN).await;
+    Remote::new(larder.registry(), "golden/ui").push("v1", &Image::small(1)).await;
+    for pattern in ["docker.io/library/alpine:3.20", "docker.io/library/base:*"] {
+        pin(&larder, pattern).await;
+    }
+    let mut command = super::support::binary::larder();
+    command.arg("backup").arg(place.backup()).args(["--json", "--admin", &larder.admin().to_string()]);
+    let (code, out, err) = beside(command).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["pins"], 2, "the running server tells");
+    larder.stop().await;
+    assert_eq!(place.report(&larder.data(), &["backup"])["pins"], 2, "and its data directory");
+
+    let mut other = restored(&hub, &place).await;
+    assert_eq!(pins(&other).await, ["docker.io/library/alpine:3.20", "docker.io/library/base:*"]);
+    for pattern in ["docker.io/library/base:*", "docker.io/library/alpine:3.20"] {
+        let path = format!("/api/pins?pattern={}", pattern.replace('*', "%2A"));
+        let unpin = Call::new("DELETE", &path).header("X-Larder-Request", "1");
+        assert_eq!(unpin.send(other.admin()).await.status, 200);
+    }
+    pin(&other, "docker.io/library/own:1").await;
+    other.stop().await;
+    assert_eq!(place.report(&other.data(), &["restore"])["pins"], 3);
+    other.start().await;
+    assert_eq!(pins(&other).await.first().unwrap(), "docker.io/library/own:1", "what is here already stays");
+    other.stop().await;
+    assert_eq!(place.report(&other.data(), &["restore", "--force"])["pins"], 2);
+
+    // What cannot be read is named, and the rest comes back.
+    fs::write(place.backup().join("larder/pins.json"), "nonsense").unwrap();
+    let (report, said) = place.fails(&other.data(), &["restore"]);
+    assert_eq!((&report["tags"], &report["pins"]), (&1.into(), &0.into()), "{report}");
+    assert!(said.contains("pins.json"), "{said}");
 }

@@ -280,3 +280,85 @@ async fn a_copy_needs_the_operators_token() {
     let (code, _, err) = command(&[&arguments[..], &["--admin-token-file", "/no/such"]].concat()).await;
     assert!(code == Some(2) && err.contains("/no/such: cannot be read"), "{err}");
 }
+
+/// What a repository of ours lists as referring to an image.
+async fn referrers(repo: &Remote, subject: &Image) -> Vec<String> {
+    let listed = repo.get(&format!("referrers/{}", subject.digest())).await.json();
+    listed["manifests"].as_array().unwrap().iter().map(|entry| entry["digest"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn signatures_and_sboms_come_along_when_that_is_asked_for() {
+    let hub = Hub::plain().await;
+    let image = Image::index_with_attestations(&[Image::small(1), Image::small(2)]);
+    let signature = Image::referrer(3, "test/signature", &image);
+    let (on_top, sbom) =
+        (Image::referrer(4, "test/timestamp", &signature), Image::referrer(5, "test/sbom", &image.children[1]));
+    let cosign = Image::small(6);
+    let tag = format!("sha256-{}.sig", image.digest().hex());
+    hub.push("org/app", "v1", &image);
+    for attached in [&signature, &on_top, &sbom] {
+        hub.push_untagged("org/app", attached);
+    }
+    hub.push("org/app", &tag, &cosign);
+    let larder = Larder::hosting(&hub, OPEN).await;
+    let (plain, whole) =
+        (Remote::new(larder.registry(), "golden/plain"), Remote::new(larder.registry(), "golden/whole"));
+
+    assert_eq!(copied(&larder, "org/app:v1", "golden/plain:v1", &[]).await["referrers"], 0);
+    assert!(referrers(&plain, &image).await.is_empty() && plain.get(&format!("manifests/{tag}")).await.status == 404);
+
+    let admin = larder.admin().to_string();
+    let (code, out, err) = command(&["copy", "org/app:v1", "golden/whole:v1", "--referrers", "--admin", &admin]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("; with 4 that refer to it\n"), "{out}");
+    whole.assert_pulls("v1", &image).await;
+    whole.assert_pulls(&tag, &cosign).await;
+    for (subject, attached) in [(&image, &signature), (&signature, &on_top), (&image.children[1], &sbom)] {
+        assert_eq!(referrers(&whole, subject).await, [attached.digest().to_string()]);
+        whole.assert_pulls(attached.digest(), attached).await;
+    }
+    // From a repository of ours to another likewise.
+    let order = json!({"source": "golden/whole:v1", "destination": "golden/again:v1", "referrers": true});
+    let again = Call::new("POST", "/api/copy").header("Content-Type", "application/json");
+    let again = ended(&again.body(order.to_string().as_bytes()).send(larder.admin()).await);
+    assert_eq!(again["done"]["referrers"], 4, "{again}");
+    assert_eq!(
+        referrers(&Remote::new(larder.registry(), "golden/again"), &image).await,
+        [signature.digest().to_string()]
+    );
+}
+
+#[tokio::test]
+async fn of_a_registry_without_referrers_the_list_under_the_fallback_tag_comes_along() {
+    let hub = Hub::plain().await;
+    let image = Image::small(1);
+    let signature = Image::referrer(3, "test/signature", &image);
+    hub.settings(|settings| settings.referrers_api = false);
+    hub.push("org/app", "v1", &image);
+    hub.push_untagged("org/app", &signature);
+    let larder = Larder::hosting(&hub, OPEN).await;
+    let order = json!({"source": "org/app:v1", "destination": "golden/app:v1", "referrers": true});
+    let answer = Call::new("POST", "/api/copy").header("Content-Type", "application/json");
+    let ended = ended(&answer.body(order.to_string().as_bytes()).send(larder.admin()).await);
+    assert!(ended["error"].is_null(), "{ended}");
+    let repo = Remote::new(larder.registry(), "golden/app");
+    assert_eq!(referrers(&repo, &image).await, [signature.digest().to_string()]);
+    repo.assert_pulls(signature.digest(), &signature).await;
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_and_cannot_be_learnt_is_no_copy() {
+    let hub = Hub::plain().await;
+    let image = Image::small(1);
+    hub.push("org/app", "v1", &image);
+    let larder = Larder::hosting(&hub, OPEN).await;
+    Remote::new(larder.mirror(), "org/app").assert_pulls("v1", &image).await;
+    larder.until_idle().await;
+    hub.stop().await;
+    let order = json!({"source": "org/app:v1", "destination": "golden/app:v1", "referrers": true});
+    let answer = Call::new("POST", "/api/copy").header("Content-Type", "application/json");
+    let answer = answer.body(order.to_string().as_bytes()).send(larder.admin()).await;
+    assert!(answer.text().contains("without --referrers it can be copied"), "{}", answer.text());
+    assert_eq!(Remote::new(larder.registry(), "golden/app").get("manifests/v1").await.status, 404);
+}

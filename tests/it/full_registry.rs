@@ -18,6 +18,8 @@ use super::support::larder::{assert_sound, files};
 use super::support::pushing::{Remote, refusal};
 
 const MIB: usize = 1 << 20;
+/// What the smallest file takes of such a file system.
+const PAGE: u64 = 4096;
 
 /// 64 MiB, gone when it is dropped.
 struct Disk(PathBuf);
@@ -41,6 +43,13 @@ impl Disk {
             };
             assert_eq!(full.kind(), ErrorKind::StorageFull);
         }
+    }
+
+    /// Gives back so many pages of what was taken.
+    fn give_back(&self, pages: u64) {
+        let ballast = File::options().write(true).open(self.ballast()).unwrap();
+        let length = ballast.metadata().unwrap().len();
+        ballast.set_len((length - 1) / PAGE * PAGE - pages * PAGE).unwrap();
     }
 
     fn free(&self) {
@@ -187,4 +196,36 @@ async fn an_upload_that_stands_still_is_in_use_until_its_client_is_gone() {
     };
     assert_eq!(repo.complete(&location, Digest::sha256(&bytes), &bytes[received..]).await.status, 201);
     assert_eq!(repo.get(&format!("blobs/{}", Digest::sha256(&bytes))).await.body, bytes);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_several_tags_of_one_push_a_full_disk_sets_all_or_none() {
+    let home = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::new(home.path().join("disk")) else {
+        let _ = writeln!(std::io::stderr(), "SKIP: no file system of its own can be mounted here");
+        return;
+    };
+    let data = disk.0.join("data");
+    let larder = Binary::start(home.path(), &config(&data), "info,larder::access=off");
+    let repo = Remote::new(larder.registry.unwrap(), "team/app");
+    let image = Image::small(1);
+    repo.push("v1", &image).await;
+    let tags: Vec<String> = (0..8).map(|n| format!("tag={n}")).collect();
+    let reference = format!("{}?{}", image.digest(), tags.join("&"));
+    let (mut refused, mut pages) = (0, 0);
+    loop {
+        disk.fill();
+        disk.give_back(pages);
+        let put = repo.put(&reference, image.media_type.as_str(), &image.manifest).await;
+        disk.free();
+        let listed = repo.get("tags/list").await.json()["tags"].as_array().unwrap().len();
+        if put.status == 201 {
+            assert_eq!(listed, 9, "with {pages} pages");
+            break;
+        }
+        assert!(is_full(&put), "{} {}", put.status, put.text());
+        assert_eq!(listed, 1, "with {pages} pages");
+        (refused, pages) = (refused + 1, pages + 1);
+    }
+    assert!(refused > 8, "it was refused with {refused} amounts of room, less than the tags need");
 }

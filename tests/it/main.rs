@@ -33,6 +33,7 @@ mod hub_itself;
 mod idlers;
 mod import;
 mod inventory;
+mod keeping;
 mod killed;
 mod large_store;
 mod live_backup;
