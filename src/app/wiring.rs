@@ -21,7 +21,7 @@ use crate::task;
 use crate::upstream::{self, Upstream};
 
 /// Memory for the index's own cache, in bytes. sled takes about twice as much.
-const INDEX_CACHE: u64 = 64 << 20;
+const INDEX_CACHE: u64 = 8 << 20;
 
 /// Where a listener is, and how it speaks.
 pub fn listener(name: &'static str, listen: &config::Listen, tls: Option<&config::Tls>) -> server::Settings {

@@ -173,7 +173,9 @@ fn risky_crates_stay_in_their_rooms() {
             let path = source.path.to_str().unwrap();
             // `hyper::` also ends `tokio_hyper::`: only a whole word counts.
             let named = source.code().match_indices(name).any(|(at, _)| {
-                !source.code()[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
+                // What the compiler knows of the machine is not the environment.
+                !source.code()[at..].starts_with("std::env::consts")
+                    && !source.code()[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_')
             });
             assert!(!named || allowed.iter().any(|room| path.starts_with(room)), "{path} names {name}: {reason}");
         }

@@ -53,6 +53,25 @@ fn on_top_of(base: &Image, seed: u64) -> Image {
 }
 
 #[tokio::test]
+async fn the_pages_of_a_list_are_told_from_one_look_at_everything() {
+    let hub = Hub::plain().await;
+    let larder = Larder::configured(&hub, SMALL, "").await;
+    for (seed, name) in [(71, "library/a"), (72, "library/b")] {
+        let image = Image::small(seed);
+        hub.push(name, "latest", &image);
+        pull(&larder, name, "latest", &image).await;
+    }
+    let first = images(&larder, "?n=1").await.remove(0);
+    let text = |key: &str| first[key].as_str().unwrap();
+    let rest = format!("?after={}@{}", text("image"), text("digest"));
+    let image = Image::small(73);
+    hub.push("library/c", "latest", &image);
+    pull(&larder, "library/c", "latest", &image).await;
+    assert_eq!(images(&larder, &rest).await.len(), 1, "what has come since the first page is not looked for");
+    assert_eq!(images(&larder, &rest).await.len(), 2, "after the last page it is");
+}
+
+#[tokio::test]
 async fn what_an_image_takes_alone_and_shared_is_what_the_disk_says() {
     let hub = Hub::plain().await;
     let larder = Larder::configured(&hub, SMALL, "").await;
