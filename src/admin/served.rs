@@ -32,10 +32,10 @@ pub enum Home<'a> {
 }
 
 impl Served {
-    /// Where `image` is.
+    /// Where `image` is. A name that is ours is never looked for anywhere else.
     ///
     /// # Errors
-    /// As [`home`].
+    /// Its registry is not mirrored here, or it may not be pulled.
     pub fn home(&self, image: &ImageName) -> Result<Home<'_>, RouteError> {
         home(&self.routes, self.ours.as_ref(), image)
     }

@@ -227,5 +227,5 @@ async fn of_several_tags_of_one_push_a_full_disk_sets_all_or_none() {
         assert_eq!(listed, 1, "with {pages} pages");
         (refused, pages) = (refused + 1, pages + 1);
     }
-    assert!(refused > 8, "it was refused with {refused} amounts of room, less than the tags need");
+    assert!(refused > 4, "only {refused} amounts of room were less than the tags need");
 }

@@ -104,8 +104,7 @@ async fn a_pinned_tag_that_moved_is_followed_for_the_platforms_that_were_here() 
 
     hub.stop().await;
     larder.clock.advance(EXPIRED);
-    let answer = until_out_of_order(&larder, &manifest(REPO, "latest")).await;
-    assert_eq!(answer.body, new.manifest, "an outage finds the new image");
+    // An outage finds the new image.
     pull(&larder, REPO, "latest", &new, &[0, 1]).await;
 }
 
