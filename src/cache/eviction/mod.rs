@@ -23,7 +23,7 @@ use super::room::Request;
 use super::tags::WeakTags;
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
-use crate::storage::{Condemned, Removed, StorageError, Store};
+use crate::storage::{Condemned, Print, Removed, StorageError, Store};
 use crate::task;
 
 /// Share of the limit from which on images go without anyone waiting for it, in percent: what is left is room for fills
@@ -306,7 +306,7 @@ impl Judge for Keeper {
         }
     }
 
-    fn is_flying(&self, digest: &Digest) -> bool {
-        self.blobs.is_flying(digest)
+    fn flying(&self) -> HashSet<Print> {
+        self.blobs.fills().iter().map(|fill| Print::of(&fill.digest)).collect()
     }
 }

@@ -28,6 +28,8 @@ pub enum Standing {
     Loose,
     /// Only if nothing else is left: it could not be had again now.
     Irreplaceable,
+    /// Something of it is on its way in: it stays, or the pull that makes room would undo itself.
+    Filling,
     /// It stays.
     Pinned,
 }
@@ -58,7 +60,7 @@ pub fn plan(images: &[Image], pieces: &[Piece], bytes: u64) -> Plan {
     for piece in images.iter().flat_map(|image| &image.pieces) {
         needed[*piece as usize] += 1;
     }
-    let mut order: Vec<usize> = (0..images.len()).filter(|image| images[*image].standing != Standing::Pinned).collect();
+    let mut order: Vec<usize> = (0..images.len()).filter(|image| images[*image].standing < Standing::Filling).collect();
     order
         .sort_by_key(|image| (images[*image].standing, images[*image].last_used, Reverse(images[*image].pieces.len())));
     let mut plan = Plan::default();
@@ -90,6 +92,7 @@ mod tests {
             4 => Just(Standing::Ordinary),
             1 => Just(Standing::Loose),
             1 => Just(Standing::Irreplaceable),
+            1 => Just(Standing::Filling),
             1 => Just(Standing::Pinned)
         ]
     }
@@ -124,8 +127,8 @@ mod tests {
                 .map(|piece| pieces[piece].bytes)
                 .sum();
             prop_assert_eq!(plan.freed, freed, "what is freed is what no image that stays needs");
-            prop_assert!(plan.images.iter().all(|image| images[*image].standing != Standing::Pinned));
-            let may_go = |image: &usize| images[*image].standing != Standing::Pinned;
+            prop_assert!(plan.images.iter().all(|image| images[*image].standing < Standing::Filling));
+            let may_go = |image: &usize| images[*image].standing < Standing::Filling;
             prop_assert!(freed >= bytes || !stay.iter().any(may_go), "enough, or all");
             for gone in &plan.images {
                 for other in stay.iter().filter(|image| may_go(image)) {

@@ -45,6 +45,8 @@ pub struct Survey {
     /// Which content each piece is, in order.
     pub digests: Vec<Digest>,
     used: Vec<u64>,
+    // What was on its way in when the look began.
+    flying: HashSet<Print>,
 }
 
 /// What a manifest names. It never changes, so it is read once.
@@ -57,8 +59,8 @@ type Links = HashMap<Print, (Digest, Link)>;
 pub trait Judge {
     /// How an image stands that a tag reaches.
     fn standing(&self, repository: &Repository, tags: &[Tag], root: &Digest) -> Standing;
-    /// Whether a blob is on its way in.
-    fn is_flying(&self, digest: &Digest) -> bool;
+    /// What is on its way in.
+    fn flying(&self) -> HashSet<Print>;
 }
 
 /// Looks at everything; `None` while the index cannot be relied on.
@@ -70,14 +72,15 @@ pub fn survey(store: &Store, named: &mut Named, judge: &impl Judge, now: u64) ->
     if index.state() != State::Ready {
         return Ok(None);
     }
-    let mut survey = Survey::default();
+    let mut survey = Survey { flying: judge.flying(), ..Survey::default() };
     // What is pushed meanwhile is looked at once more before anything goes.
     let hosts_any = !index.hosted(None, 1).is_empty();
     let mut after = None;
     loop {
         let page = index.blobs(after.as_ref(), PAGE);
         for (digest, record) in &page {
-            let stays = judge.is_flying(digest) || hosts_any && !index.hosts_of(digest, 1).is_empty();
+            let stays =
+                survey.flying.contains(&Print::of(digest)) || hosts_any && !index.hosts_of(digest, 1).is_empty();
             survey.pieces.push(Piece { bytes: footprint(record.size), stays });
             survey.digests.push(*digest);
             survey.used.push(record.last_used);
@@ -204,8 +207,9 @@ impl Survey {
                 }
             }
         }
+        let is_filling = standing != Standing::Pinned && seen.iter().any(|print| self.flying.contains(print));
         reached.extend(seen);
-        self.push(subject, pieces.into(), standing);
+        self.push(subject, pieces.into(), if is_filling { Standing::Filling } else { standing });
     }
 
     fn add_orphans(&mut self, now: u64) {
