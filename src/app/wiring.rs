@@ -20,7 +20,8 @@ use crate::storage::{self, OpenError, Store};
 use crate::task;
 use crate::upstream::{self, Upstream};
 
-/// Memory for the index's own cache, in bytes. sled takes about twice as much.
+/// Memory for the index's own cache, in bytes; sled takes more. No hit reads it: small is right, though a million blobs take
+/// longer to be indexed anew.
 const INDEX_CACHE: u64 = 8 << 20;
 
 /// Where a listener is, and how it speaks.
