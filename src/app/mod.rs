@@ -2,11 +2,11 @@
 //!
 //! The only place that knows both the configuration and what it configures.
 
+mod activity;
 mod announcement;
 mod backup;
 mod error;
 mod intake;
-mod memory;
 mod pins;
 mod stopped;
 mod systemd;
@@ -21,11 +21,11 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
+use self::activity::KeptActivity;
 use self::announcement::{Addresses, announce, mirror_url};
 pub use self::backup::{StoppedError, back_up_stopped, restore};
 pub use self::error::Error;
 pub use self::intake::{Intake, IntakeError};
-use self::memory::Memory;
 pub use self::stopped::open_stopped;
 use self::wiring::{cache_settings, listener, open_store, origins, ours, routes, show_cap, upstreams};
 use crate::admin::{Admin, Permission, Served};
@@ -59,7 +59,7 @@ pub struct Server {
     operators: JoinHandle<usize>,
     // Begun when the last client has gone: until then `/readyz` says that we are stopping.
     last: Drain,
-    memory: Memory,
+    kept_activity: KeptActivity,
     store: Store,
 }
 
@@ -94,10 +94,10 @@ impl Server {
         let figures = http::Metrics::new(&registry);
         let clients_url = mirror_url(config, mirror.local_addr());
         let activity = figures.activity().clone();
-        let memory = Memory::take_up(activity.clone(), store.clone()).await;
+        let kept_activity = KeptActivity::take_up(activity.clone(), store.clone()).await;
         let hosted = ours.clone();
         let served = Served { cache: cache.clone(), routes, ours: hosted, activity, mirror: clients_url };
-        let keeping = task::spawn("activity", memory.clone().keep(clock.clone()));
+        let remembering = task::spawn("activity", kept_activity.clone().keep(clock.clone()));
         let door = Mirror::new(cache, served.routes.clone(), ours.clone(), clock.clone(), figures.clone());
         show_cap(config, &registry);
         let permission = Permission::new(config.admin.token.clone());
@@ -130,7 +130,7 @@ impl Server {
         }
         let hosted = ours.map(|ours| ours.hosted);
         let tidy = hosted.clone().map(|hosted| task::spawn("hosted", hosted.tidy()));
-        let upkeep = [keeping, task::spawn("scrub", scrubber.work()), task::spawn("pins", pinned)];
+        let upkeep = [remembering, task::spawn("scrub", scrubber.work()), task::spawn("pins", pinned)];
         let tidying = tidy.into_iter().chain(upkeep).collect();
         let admin = admin.serve(
             move |request, peer: server::Peer| {
@@ -141,7 +141,7 @@ impl Server {
         );
         let operators = task::spawn("admin", admin);
         let Addresses { mirror, admin, registry } = addresses;
-        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, memory, store })
+        Ok(Server { mirror, registry, admin, hosted, drain, clients, tidying, operators, last, kept_activity, store })
     }
 
     /// Begins to stop: no new connections, `grace` for what is under way. A second call means now.
@@ -161,7 +161,7 @@ impl Server {
         }
         self.last.begin(LAST_GRACE);
         let _ = self.operators.await;
-        self.memory.write().await;
+        self.kept_activity.write().await;
         let store = self.store;
         task::blocking(move || store.close()).await;
     }

@@ -124,8 +124,7 @@ impl Blobs {
 
     /// What is not here: fetched now, or on its way already.
     async fn fly(&self, whom: Priority, repository: &Repository, digest: &Digest) -> Result<Blob, CacheError> {
-        let boarding = self.board(whom, repository, digest)?;
-        let boarding = match boarding {
+        let boarding = match self.board(whom, repository, digest)? {
             Boarding::Elsewhere(seat) => {
                 self.ask_right(repository, digest, None).await?;
                 self.link_when_here(seat.clone(), repository, digest);

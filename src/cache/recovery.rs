@@ -2,7 +2,6 @@
 //!
 //! The most used come first. Ends with the cache: the task keeps nothing of it alive.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,10 +49,10 @@ impl Upkeep {
     async fn work_off(&self) {
         let order = self.backlog.begin(&self.registry);
         let at_work = AtWork { upkeep: self };
-        let (places, jitter) = (Arc::new(Semaphore::new(AT_ONCE)), RandomState::new());
+        let places = Arc::new(Semaphore::new(AT_ONCE));
         tracing::info!(upstream = %self.registry, tags = order.len(), "tags that were served stale are asked about");
         for key in order {
-            self.clock.sleep(PAUSE + PAUSE.mul_f64((jitter.hash_one(&key) % 1000) as f64 / 1000.0)).await;
+            self.clock.sleep(PAUSE.mul_f64(1.0 + fastrand::f64())).await;
             // Never closed: the semaphore lives as long as this.
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let Some(tags) = self.tags.upgrade() else { return };

@@ -119,8 +119,8 @@ impl Tags {
         let (inner, key) = (&self.inner, (repository.clone(), tag.clone()));
         let known = inner.memory.get(&key).or_else(|| inner.read(&key).ok().flatten());
         let Some((known, origin)) = known.zip(inner.origins.origin(repository).ok()) else { return false };
-        let is_held = || inner.backlog.is_queued(&key) || inner.memory.held_by(&known).is_some();
-        !inner.memory.is_fresh(&known) && (!origin.has_time_for_us() || known.absence.is_some() || is_held())
+        let may_not_ask = !origin.has_time_for_us() || known.absence.is_some() || inner.is_held(&key, &known);
+        !inner.memory.is_fresh(&known) && may_not_ask
     }
 
     /// Whether a tag may be asked about although no client waits for it.
@@ -135,8 +135,7 @@ impl Tags {
     pub async fn known(&self, key: &Key) -> Result<Option<(Digest, bool)>, CacheError> {
         let inner = &self.inner;
         let known = inner.recall(key).await?;
-        let is_held = |known: &Known| inner.backlog.is_queued(key) || inner.memory.held_by(known).is_some();
-        Ok(known.map(|known| (known.digest, !inner.memory.is_fresh(&known) && !is_held(&known))))
+        Ok(known.map(|known| (known.digest, !inner.memory.is_fresh(&known) && !inner.is_held(key, &known))))
     }
 
     /// Asks about a tag, without anyone waiting for it: it moves if upstream says so. One that is not here is not asked about.
@@ -260,6 +259,11 @@ impl Inner {
             return Some(Reason::Budget);
         }
         self.memory.held_by(known)
+    }
+
+    /// Whether a tag waits for its turn after an outage, or was asked about in vain just now.
+    fn is_held(&self, key: &Key, known: &Known) -> bool {
+        self.backlog.is_queued(key) || self.memory.held_by(known).is_some()
     }
 
     fn stale(&self, key: &Key, known: &Known, reason: Reason, origin: &Origin) -> Resolved {

@@ -41,22 +41,20 @@ pub enum Lifetime {
 
 /// The headers that content of a digest has, on GET, HEAD and 304 alike.
 pub fn content(mut builder: Builder, digest: &Digest, lifetime: Lifetime) -> Builder {
-    if let Some(headers) = builder.headers_mut() {
-        headers.reserve(ROOM);
-    }
     let etag = Bytes::from(etag(digest));
     let lifetime = match lifetime {
         Lifetime::Immutable => IMMUTABLE,
         Lifetime::Changing => ASK_AGAIN,
     };
-    // One text for both: the digest is what stands between the quotes.
-    for (name, text) in [(CONTENT_DIGEST, etag.slice(1..etag.len() - 1)), (header::ETAG, etag)] {
-        builder = match HeaderValue::from_maybe_shared(text) {
-            Ok(value) => builder.header(name, value),
-            Err(_) => builder,
-        };
+    if let Some(headers) = builder.headers_mut() {
+        headers.reserve(ROOM);
+        // One text for both: the digest is what stands between the quotes. Neither is ever refused.
+        for (name, text) in [(CONTENT_DIGEST, etag.slice(1..etag.len() - 1)), (header::ETAG, etag)] {
+            headers.extend(HeaderValue::from_maybe_shared(text).ok().map(|value| (name, value)));
+        }
+        headers.insert(header::CACHE_CONTROL, lifetime);
     }
-    builder.header(header::CACHE_CONTROL, lifetime)
+    builder
 }
 
 /// The strong validator of a digest's content. Never grows: a digest has at most 135 characters.

@@ -42,13 +42,9 @@ pub fn sync_directory(directory: &Path) -> Result<(), StorageError> {
 
 /// Moves a finished file to `target`, replacing what is there: afterwards it is there, whole, for good.
 pub fn publish(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
-    rename(file, path, target)?;
-    target.parent().map_or(Ok(()), sync_directory)
-}
-
-fn rename(file: &File, path: TempPath, target: &Path) -> Result<(), StorageError> {
     file.sync_data().map_err(StorageError::io("syncing", &path))?;
-    persist(path, target)
+    persist(path, target)?;
+    target.parent().map_or(Ok(()), sync_directory)
 }
 
 fn persist(path: TempPath, target: &Path) -> Result<(), StorageError> {
@@ -63,10 +59,16 @@ pub fn write(target: &Path, staging: &Path, parts: &[&[u8]]) -> Result<(), Stora
 
 /// The same without the last sync: whoever publishes something else in that directory makes the name last.
 pub fn write_unnamed(target: &Path, staging: &Path, parts: &[&[u8]]) -> Result<(), StorageError> {
+    persist(stage(staging, target, parts)?, target)
+}
+
+/// A file with `parts` in it that lasts, and is to become `target`.
+fn stage(staging: &Path, target: &Path, parts: &[&[u8]]) -> Result<TempPath, StorageError> {
     let failed = StorageError::io("creating a file in", staging);
     let (mut file, path) = NamedTempFile::new_in(staging).map_err(failed)?.into_parts();
     parts.iter().try_for_each(|part| file.write_all(part)).map_err(StorageError::io("writing", target))?;
-    rename(&file, path, target)
+    file.sync_data().map_err(StorageError::io("syncing", &path))?;
+    Ok(path)
 }
 
 /// Replaces the small file at `path` atomically. Its directory is made if need be; `staging` is on the same file system.
@@ -85,11 +87,8 @@ pub fn replace_all(directory: &Path, names: &[&str], staging: &Path, content: &[
     create_directory(directory)?;
     let content = summed(content);
     let stage = |name: &&str| {
-        let failed = StorageError::io("creating a file in", staging);
-        let (mut file, path) = NamedTempFile::new_in(staging).map_err(failed)?.into_parts();
-        file.write_all(&content).map_err(StorageError::io("writing", &path))?;
-        file.sync_data().map_err(StorageError::io("syncing", &path))?;
-        Ok((path, directory.join(name)))
+        let target = directory.join(name);
+        Ok((stage(staging, &target, &[&content])?, target))
     };
     let staged = names.iter().map(stage).collect::<Result<Vec<(TempPath, PathBuf)>, StorageError>>()?;
     let renamed = staged.into_iter().try_for_each(|(path, target)| persist(path, &target));

@@ -76,6 +76,16 @@ fn config(data: &Path) -> String {
     )
 }
 
+/// `None`, and a word about it, where none can be mounted.
+fn small_disk(home: &Path) -> Option<Disk> {
+    let disk = Disk::new(home.join("disk"));
+    if disk.is_none() {
+        // Past the test harness, which keeps what a passing test prints to itself.
+        let _ = writeln!(std::io::stderr(), "SKIP: no file system of its own can be mounted here");
+    }
+    disk
+}
+
 fn is_full(answer: &super::support::client::Answer) -> bool {
     let full = answer.status == 507;
     assert!(!full || answer.text().contains("the registry's disk is full: tell who runs it"), "{}", answer.text());
@@ -85,11 +95,7 @@ fn is_full(answer: &super::support::client::Answer) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_refuses_pushes_keeps_what_it_has_and_recovers() {
     let home = tempfile::tempdir().unwrap();
-    let Some(disk) = Disk::new(home.path().join("disk")) else {
-        // Past the test harness, which keeps what a passing test prints to itself.
-        let _ = writeln!(std::io::stderr(), "SKIP: no file system of its own can be mounted here");
-        return;
-    };
+    let Some(disk) = small_disk(home.path()) else { return };
     let data = disk.0.join("data");
     let larder = Binary::start(home.path(), &config(&data), "info,larder::access=off");
     let repo = Remote::new(larder.registry.unwrap(), "team/app");
@@ -201,10 +207,7 @@ async fn an_upload_that_stands_still_is_in_use_until_its_client_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_tags_of_one_push_a_full_disk_sets_all_or_none() {
     let home = tempfile::tempdir().unwrap();
-    let Some(disk) = Disk::new(home.path().join("disk")) else {
-        let _ = writeln!(std::io::stderr(), "SKIP: no file system of its own can be mounted here");
-        return;
-    };
+    let Some(disk) = small_disk(home.path()) else { return };
     let data = disk.0.join("data");
     let larder = Binary::start(home.path(), &config(&data), "info,larder::access=off");
     let repo = Remote::new(larder.registry.unwrap(), "team/app");

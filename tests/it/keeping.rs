@@ -83,6 +83,11 @@ fn heads(hub: &Hub, tag: &str) -> usize {
     hub.requests().iter().filter(|seen| seen.is(Target::ManifestHead) && seen.is_for(tag)).count()
 }
 
+/// An image for two platforms, and what its tag means later.
+fn old_and_new() -> (Image, Image) {
+    (Image::index(&[Image::small(1), Image::small(2)]), Image::index(&[Image::small(3), Image::small(4)]))
+}
+
 #[tokio::test]
 async fn a_pinned_tag_that_moved_is_followed_for_the_platforms_that_were_here() {
     let hub = Hub::plain().await;
@@ -201,8 +206,7 @@ async fn in_an_empty_cache_what_the_configuration_names_is_fetched_for_this_mach
 #[tokio::test]
 async fn what_a_client_moved_first_is_completed_for_the_others() {
     let hub = Hub::plain().await;
-    let (old, new) =
-        (Image::index(&[Image::small(1), Image::small(2)]), Image::index(&[Image::small(3), Image::small(4)]));
+    let (old, new) = old_and_new();
     hub.push(REPO, "latest", &old);
     let larder = Larder::mirroring(&hub).await;
     pull(&larder, REPO, "latest", &old, &[0, 1]).await;
@@ -292,8 +296,7 @@ async fn what_is_not_pinned_any_more_is_left_alone() {
 #[tokio::test]
 async fn a_restart_goes_on_with_it() {
     let hub = Hub::plain().await;
-    let (old, new) =
-        (Image::index(&[Image::small(1), Image::small(2)]), Image::index(&[Image::small(3), Image::small(4)]));
+    let (old, new) = old_and_new();
     hub.push(REPO, "latest", &old);
     let mut larder = Larder::mirroring(&hub).await;
     pull(&larder, REPO, "latest", &old, &[1]).await;

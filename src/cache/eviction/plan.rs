@@ -3,7 +3,7 @@
 //!
 //! What goes is images, never blobs by themselves: a blob goes with the last image that needs it. First what no tag
 //! reaches, then the least recently used; content that no image needs and that was used lately after them, and those whose
-//! upstream is out of order only after all others.
+//! upstream is out of order only after all others. One of which something is on its way in stays.
 
 use std::cmp::Reverse;
 

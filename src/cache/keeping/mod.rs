@@ -8,7 +8,6 @@ mod images;
 mod leave;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -84,7 +83,6 @@ struct Round {
     every: Duration,
     kept: Mutex<HashMap<Key, Kept>>,
     places: Arc<Semaphore>,
-    jitter: RandomState,
 }
 
 impl Keeping {
@@ -94,7 +92,7 @@ impl Keeping {
         let (origins, pins, clock) = (self.origins.clone(), self.pins.clone(), self.clock.clone());
         let leave = Leave { origins, pins: pins.clone(), is_mirrored: Arc::new(is_mirrored) };
         let (places, every) = (Arc::new(Semaphore::new(AT_ONCE)), (self.tag_ttl / 2).clamp(LOOKS.0, LOOKS.1));
-        let round = Round { keeping: self, leave, every, kept: Mutex::default(), places, jitter: RandomState::new() };
+        let round = Round { keeping: self, leave, every, kept: Mutex::default(), places };
         let round = Arc::new(round);
         let mut pause = FIRST;
         loop {
@@ -103,7 +101,7 @@ impl Keeping {
                 () = pins.changed() => {}
             }
             let is_done = round.clone().look_at_all().await;
-            pause = if is_done { round.jittered(every, &clock.tick()) } else { NOT_NOW };
+            pause = if is_done { jittered(every) } else { NOT_NOW };
         }
     }
 
@@ -155,7 +153,7 @@ impl Round {
                 is_done = false;
                 continue;
             }
-            self.keeping.clock.sleep(self.jittered(PAUSE, &key)).await;
+            self.keeping.clock.sleep(jittered(PAUSE)).await;
             // Never closed: the semaphore lives as long as this.
             let Ok(place) = self.places.clone().acquire_owned().await else { return is_done };
             self.kept().entry(key.clone()).or_default().is_at_work = true;
@@ -256,13 +254,14 @@ impl Round {
         wanted
     }
 
-    fn jittered(&self, pause: Duration, by: &impl std::hash::Hash) -> Duration {
-        pause + pause.mul_f64((self.jitter.hash_one(by) % 1000) as f64 / 1000.0)
-    }
-
     fn kept(&self) -> MutexGuard<'_, HashMap<Key, Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Between the pause and twice as long.
+fn jittered(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + fastrand::f64())
 }
 
 /// However the work ends, it can be taken up again.

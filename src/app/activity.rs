@@ -14,15 +14,15 @@ const EACH: Duration = Duration::from_secs(60);
 
 /// The record of the doors, and where it is kept. Clones share both.
 #[derive(Clone)]
-pub struct Memory {
+pub struct KeptActivity {
     activity: Activity,
     store: Store,
     written: Arc<Mutex<Vec<u8>>>,
 }
 
-impl Memory {
+impl KeptActivity {
     /// Takes up what an earlier process wrote, if it is whole.
-    pub async fn take_up(activity: Activity, store: Store) -> Memory {
+    pub async fn take_up(activity: Activity, store: Store) -> KeptActivity {
         let reader = store.clone();
         match task::blocking(move || reader.activity()).await {
             Ok(Some(line)) if !activity.take_up(&line) => {
@@ -32,7 +32,7 @@ impl Memory {
             Err(error) => tracing::warn!(%error, "what the operator's page remembered cannot be read: it begins anew"),
         }
         let written = Arc::new(Mutex::new(activity.written()));
-        Memory { activity, store, written }
+        KeptActivity { activity, store, written }
     }
 
     /// Writes for ever.
@@ -45,15 +45,15 @@ impl Memory {
 
     /// Writes what is there now, unless it was.
     pub async fn write(&self) {
-        let memory = self.clone();
+        let this = self.clone();
         task::blocking(move || {
             // Held while it is written: the last word is the latest.
-            let mut written = memory.written.lock().unwrap_or_else(PoisonError::into_inner);
-            let line = memory.activity.written();
+            let mut written = this.written.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = this.activity.written();
             if *written == line {
                 return;
             }
-            match memory.store.set_activity(&line) {
+            match this.store.set_activity(&line) {
                 Ok(()) => *written = line,
                 Err(error) => tracing::warn!(%error, "what the operator's page remembers is not kept"),
             }
