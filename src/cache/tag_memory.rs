@@ -8,6 +8,7 @@ use super::absence::Absence;
 use super::settings::Lifetimes;
 use super::stale::{Reason, Stale};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::{Digest, Repository, Tag};
 use crate::storage::{AbsentRecord, TagRecord};
 
@@ -36,19 +37,26 @@ pub struct Known {
     failed: Option<(Instant, Reason)>,
 }
 
+impl Known {
+    /// Whether upstream confirmed it when it was asked after that moment.
+    pub fn is_newer_than(&self, asked: Instant) -> bool {
+        self.confirmed.is_some_and(|confirmed| confirmed > asked)
+    }
+}
+
 /// What is remembered of questions that were asked. Clones share it.
 #[derive(Clone)]
 pub struct TagMemory {
     clock: Clock,
     lifetimes: Lifetimes,
-    known: moka::sync::Cache<Key, Known>,
-    absent: moka::sync::Cache<Key, Instant>,
+    known: Memory<Key, Known>,
+    absent: Memory<Key, Instant>,
 }
 
 impl TagMemory {
     /// Remembers nothing yet.
     pub fn new(clock: Clock, lifetimes: Lifetimes) -> TagMemory {
-        let (known, absent) = (moka::sync::Cache::new(MAX_TAGS), moka::sync::Cache::new(MAX_ABSENCES));
+        let (known, absent) = (memory::of_entries(MAX_TAGS), memory::of_entries(MAX_ABSENCES));
         TagMemory { clock, lifetimes, known, absent }
     }
 
@@ -102,9 +110,9 @@ impl TagMemory {
         self.is_within(self.absent.get(key), self.lifetimes.negative_ttl)
     }
 
-    /// Upstream has said what a tag means.
-    pub fn confirm(&self, key: Key, digest: Digest, is_fallback: bool) {
-        let (confirmed, confirmed_at) = (Some(self.clock.tick()), self.clock.unix_seconds());
+    /// Upstream has said what a tag means, as of the moment at which it was `asked` (RFC 9111, 4.2.3).
+    pub fn confirm(&self, key: Key, digest: Digest, is_fallback: bool, asked: Instant) {
+        let (confirmed, confirmed_at) = (Some(asked), self.clock.unix_seconds());
         self.absent.invalidate(&key);
         self.known.insert(key, Known { digest, is_fallback, confirmed_at, absence: None, confirmed, failed: None });
     }

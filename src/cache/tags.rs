@@ -5,6 +5,7 @@
 //! its registry, being well, says twice that it is gone, and the operator wants it so.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::time::timeout;
 
@@ -163,11 +164,12 @@ impl Tags {
     /// Upstream does not have it, or cannot be asked now.
     pub async fn look(&self, key: &Key, on_behalf_of: OnBehalfOf) -> Result<Option<Digest>, CacheError> {
         let Some(known) = self.inner.recall(key).await? else { return Ok(None) };
+        let asked = self.inner.clock.tick();
         let answer = self.inner.manifests.meaning(&key.0, &key.1, Reach::Registry, on_behalf_of).await;
         match answer {
             Ok(meaning) if meaning.digest != known.digest => Ok(Some(meaning.digest)),
             answer => {
-                self.inner.learnt(key, Some(known), &answer).await;
+                self.inner.learnt(key, Some(known), &answer, asked).await;
                 answer.map(|_meaning| None)
             }
         }
@@ -224,9 +226,9 @@ impl Tags {
         let work = || {
             let (inner, key) = (self.inner.clone(), key.clone());
             async move {
-                let at_hand = known.map(|known| known.digest);
+                let (asked, at_hand) = (inner.clock.tick(), known.map(|known| known.digest));
                 let answer = inner.manifests.resolve(&key.0, &key.1, at_hand, on_behalf_of).await;
-                inner.learnt(&key, known, &answer).await;
+                inner.learnt(&key, known, &answer, asked).await;
                 answer
             }
         };
@@ -278,11 +280,11 @@ impl Inner {
         Resolved { digest, outcome: Outcome::Stale, stale, is_fallback, has_just_failed: false }
     }
 
-    /// Draws the consequences of an answer, once, however many wait for it.
-    async fn learnt(&self, key: &Key, known: Option<Known>, answer: &Result<Meaning, CacheError>) {
+    /// Draws the consequences of an answer to what was asked at that moment, once, however many wait for it.
+    async fn learnt(&self, key: &Key, known: Option<Known>, answer: &Result<Meaning, CacheError>, asked: Instant) {
         let Ok(origin) = self.origins.origin(&key.0) else { return };
         match (answer, known) {
-            (Ok(Meaning { digest, is_fallback }), _) => self.confirmed(key, *digest, *is_fallback).await,
+            (Ok(Meaning { digest, is_fallback }), _) => self.confirmed(key, *digest, *is_fallback, asked).await,
             (Err(error), None) if error.is_absence() => self.memory.note_absent(key.clone()),
             (Err(error), Some(known)) if error.is_absence() => self.missed(key, &known, origin).await,
             (Err(error), known) => {
@@ -296,12 +298,16 @@ impl Inner {
         }
     }
 
-    async fn confirmed(&self, key: &Key, digest: Digest, is_fallback: bool) {
+    async fn confirmed(&self, key: &Key, digest: Digest, is_fallback: bool, asked: Instant) {
+        // One that was asked later was answered sooner.
+        if self.memory.get(key).is_some_and(|known| known.is_newer_than(asked)) {
+            return;
+        }
         if is_fallback {
             self.metrics.fallback_tag(&key.0.registry);
         }
         self.keeping(key, move |store, (repository, tag)| store.set_tag(repository, tag, &digest, is_fallback)).await;
-        self.memory.confirm(key.clone(), digest, is_fallback);
+        self.memory.confirm(key.clone(), digest, is_fallback, asked);
         self.backlog.remove(key);
     }
 

@@ -223,8 +223,10 @@ impl Round {
                 return Ok(());
             }
         };
+        // Known before upstream is asked: a client may move the tag meanwhile, to an image of which it pulls one platform.
+        let wanted = self.wanted(key, &old).await;
         if let Some(new) = tags.look(at, OnBehalfOf::Pin).await? {
-            self.bring(key, &new, &self.wanted(key, &old).await).await?;
+            self.bring(key, &new, &wanted).await?;
             tags.refresh(at, OnBehalfOf::Pin).await?;
             tracing::info!(%repository, %tag, from = %old, to = %new, "a pinned tag moved, and the new image is here");
         }
