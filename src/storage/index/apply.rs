@@ -4,6 +4,8 @@
 //! looks like, and only fills in: when something was last used or confirmed is known better by the index.
 
 use crate::oci::Digest;
+use crate::storage::home::Home;
+use crate::storage::link::Link;
 
 use super::change::Change;
 use super::fault::Fault;
@@ -36,8 +38,8 @@ pub(super) fn apply(table: &mut impl Table, change: &Change) -> Result<(), Fault
         }
         Change::BlobRemoved { digest } => table.remove(&key::blob(digest)),
         Change::Linked { repository, digest, link } => {
-            table.put(key::holder(digest, repository), encode_holder())?;
-            table.put(key::link(repository, digest), encode_link(link))
+            hold(table, key::holder(digest, repository))?;
+            put_link(table, repository, digest, link)
         }
         Change::Unlinked { repository, digest } => {
             table.remove(&key::link(repository, digest))?;
@@ -76,6 +78,16 @@ pub(super) fn fill_in(table: &mut impl Table, change: &Change) -> Result<(), Fau
         // What is not there is not walked over.
         Change::BlobRemoved { .. } | Change::Unlinked { .. } | Change::TagRemoved { .. } => Ok(()),
     }
+}
+
+/// Writes the row that says what a repository holds; who holds it is another.
+pub(super) fn put_link(table: &mut impl Table, repository: &Home, digest: &Digest, link: &Link) -> Result<(), Fault> {
+    table.put(key::link(repository, digest), encode_link(link))
+}
+
+/// Writes that other one, whose key is `holder`.
+pub(super) fn hold(table: &mut impl Table, holder: Vec<u8>) -> Result<(), Fault> {
+    table.put(holder, encode_holder())
 }
 
 fn blob(table: &impl Table, digest: &Digest) -> Result<Option<BlobRecord>, Fault> {

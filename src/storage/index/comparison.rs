@@ -6,8 +6,11 @@
 //! left alone by both: the walk may have passed before the file changed. What was seen and what was decided are kept as
 //! fingerprints, some 16 bytes per row, for as long as the comparison takes. Should two keys ever share one, a row stays that
 //! the next comparison removes.
+//!
+//! A walk meets links in the order of repositories, so their holders would come in no order at all, each on another page
+//! of a database that is larger than its cache. They are put off, and written many at a time in the order of their keys.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::mem;
@@ -15,7 +18,7 @@ use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::apply::{apply, decides, fill_in};
+use super::apply::{apply, decides, fill_in, hold, put_link};
 use super::change::{Change, Truth};
 use super::fault::Fault;
 use super::key::{self, Key};
@@ -28,6 +31,8 @@ use super::thread;
 
 /// How many changes a walk hands in at once, and how many rows are looked at between two rounds of changes.
 const SLICE: usize = 512;
+/// How many holders are put off before they are written, at some 150 bytes each.
+const PUT_OFF: usize = 1 << 17;
 
 /// A comparison under way.
 pub(super) struct Comparison {
@@ -35,8 +40,14 @@ pub(super) struct Comparison {
     seen: HashSet<u64>,
     decided: HashSet<u64>,
     walked: u64,
-    /// Where the search for rows without a file goes on, once the walk is complete.
-    sweep: Option<Vec<u8>>,
+    /// Holders that are still to be written, …
+    holders: BTreeSet<Vec<u8>>,
+    /// … which has begun.
+    is_holding: bool,
+    /// The walk has come to its end.
+    is_walked: bool,
+    /// Where the search for rows without a file goes on, once all is written.
+    sweep: Vec<u8>,
 }
 
 impl Comparison {
@@ -49,7 +60,10 @@ impl Comparison {
             seen: HashSet::new(),
             decided: HashSet::new(),
             walked: 0,
-            sweep: None,
+            holders: BTreeSet::new(),
+            is_holding: false,
+            is_walked: false,
+            sweep: key::FIRST.to_vec(),
         })
     }
 
@@ -62,6 +76,9 @@ impl Comparison {
     pub(super) fn note(&mut self, change: &Change) {
         if let Some(key) = decides(change) {
             self.decided.insert(self.hasher.hash_one(key));
+        }
+        if let Change::Unlinked { repository, digest } = change {
+            self.holders.remove(&key::holder(digest, repository));
         }
     }
 
@@ -76,42 +93,66 @@ impl Comparison {
                     continue;
                 }
             }
-            fill_in(ledger, change)?;
+            match change {
+                // Nothing is dated in it, and writing what is there already costs a database nothing.
+                Change::Linked { repository, digest, link } => {
+                    put_link(ledger, repository, digest, link)?;
+                    self.holders.insert(key::holder(digest, repository));
+                }
+                _ => fill_in(ledger, change)?,
+            }
         }
+        self.is_holding |= self.holders.len() >= PUT_OFF;
         Ok(())
     }
 
     /// The walk is complete: what it did not come across can go.
     pub(super) fn walk_is_complete(&mut self) {
-        self.sweep = Some(key::FIRST.to_vec());
+        (self.is_walked, self.is_holding) = (true, true);
     }
 
-    /// Whether there are rows to be looked at.
-    pub(super) fn is_sweeping(&self) -> bool {
-        self.sweep.is_some()
+    /// Whether there is work that waits for nobody.
+    pub(super) fn is_at_work(&self) -> bool {
+        self.is_holding || self.is_walked
     }
 
-    /// Looks at some more rows and removes those without a file. True when it has looked at all.
-    pub(super) fn sweep(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
-        let Some(from) = &self.sweep else { return Ok(false) };
-        let rows = ledger.rows().scan(Bound::Excluded(from), &key::LAST).take(SLICE);
+    /// Does some more of that: writes holders, then removes rows without a file. True when all is done.
+    pub(super) fn go_on(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
+        if !self.is_holding {
+            return if self.is_walked { self.sweep(ledger) } else { Ok(false) };
+        }
+        // More than come in meanwhile.
+        for _ in 0..2 * SLICE {
+            let Some(key) = self.holders.pop_first() else { break };
+            hold(ledger, key)?;
+        }
+        self.is_holding = !self.holders.is_empty();
+        Ok(false)
+    }
+
+    fn sweep(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
+        let rows = ledger.rows().scan(Bound::Excluded(&self.sweep), &key::LAST).take(SLICE);
         let keys = rows.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, Fault>>()?;
         for key in &keys {
             self.look_at(ledger, key)?;
         }
-        let all = keys.len() < SLICE;
-        self.sweep = keys.last().filter(|_| !all).map(|key| key.to_vec());
-        Ok(all)
+        if let Some(last) = keys.last() {
+            self.sweep = last.to_vec();
+        }
+        Ok(keys.len() < SLICE)
     }
 
     fn look_at(&self, ledger: &mut Ledger, key: &[u8]) -> Result<(), Fault> {
         let print = self.hasher.hash_one(key);
         let known = self.seen.contains(&print) || self.decided.contains(&print);
         match Key::parse(key).ok_or_else(|| Fault::unreadable(key))? {
-            Key::Holder(digest, repository) => match ledger.get(&key::link(&repository, &digest))? {
-                Some(_) => Ok(()),
-                None => ledger.remove(key),
-            },
+            Key::Holder(digest, repository) => {
+                let link = key::link(&repository, &digest);
+                let print = self.hasher.hash_one(&link);
+                // What the walk saw and nothing decided since is there: asking for each would be to read the links in no order.
+                let is_held = self.seen.contains(&print) && !self.decided.contains(&print);
+                if is_held || ledger.get(&link)?.is_some() { Ok(()) } else { ledger.remove(key) }
+            }
             Key::Blob(_) | Key::Link(..) | Key::Tag(..) if known => Ok(()),
             Key::Link(repository, digest) => apply(ledger, &Change::Unlinked { repository, digest }),
             Key::Blob(_) | Key::Tag(..) => ledger.remove(key),

@@ -106,7 +106,7 @@ impl Owner {
 
     /// How long there is nothing to do if nothing comes.
     fn patience(&self) -> Duration {
-        if self.comparison.as_ref().is_some_and(Comparison::is_sweeping) {
+        if self.comparison.as_ref().is_some_and(Comparison::is_at_work) {
             return Duration::ZERO;
         }
         let unflushed = self.up.as_ref().is_some_and(|up| up.ledger.unflushed() > 0);
@@ -148,7 +148,7 @@ impl Owner {
             }
             None => {}
         }
-        if comparison.is_sweeping() && comparison.sweep(&mut up.ledger)? {
+        if comparison.go_on(&mut up.ledger)? {
             info!(walked = comparison.walked(), "the index says what the files say");
             self.comparison = None;
             if !self.compare_again {
@@ -161,6 +161,10 @@ impl Owner {
     fn flush_if_due(&mut self) -> Result<(), Fault> {
         let Some(up) = &mut self.up else { return Ok(()) };
         self.shared.set_totals(up.ledger.tally());
+        // A process that ends before its index says what the files say compares it anew, durable or not.
+        if self.comparison.is_some() {
+            return Ok(());
+        }
         let due = self.clock.tick().saturating_duration_since(self.last_flush) >= FLUSH_AFTER;
         if up.ledger.unflushed() >= FLUSH_AT || (due && up.ledger.unflushed() > 0) {
             up.ledger.flush()?;
