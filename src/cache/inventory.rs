@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::Mutex;
 
 use super::eviction::plan::Standing;
-use super::eviction::survey::{self, Named, Subject, Survey};
+use super::eviction::survey::{Named, Subject, Survey};
 use super::eviction::{Keeper, Needs, condemn};
 use super::parts::Parts;
 use super::pins::Pins;
@@ -18,8 +18,6 @@ use crate::oci::{Digest, Platform, Reference, Repository, Tag};
 use crate::storage::{Condemned, Print, Removed, StorageError};
 use crate::task;
 
-/// How long what was just recorded may take to be counted.
-const CATCH_UP: Duration = Duration::from_secs(1);
 /// How long the look from which a page was told is kept for the next page: it takes seconds where there are very many.
 const KEPT: Duration = Duration::from_secs(60);
 
@@ -85,10 +83,9 @@ pub enum InventoryError {
     Storage(#[from] StorageError),
 }
 
-/// What is cached. Looks are made one at a time.
+/// What is cached.
 pub struct Inventory {
     keeper: Arc<Keeper>,
-    named: Mutex<Named>,
     // The one that more pages may be told from.
     last: Arc<Mutex<Option<Arc<Survey>>>>,
 }
@@ -96,7 +93,7 @@ pub struct Inventory {
 impl Inventory {
     /// Of what `keeper` keeps.
     pub fn new(keeper: Arc<Keeper>) -> Inventory {
-        Inventory { keeper, named: Mutex::default(), last: Arc::default() }
+        Inventory { keeper, last: Arc::default() }
     }
 
     /// What is pinned.
@@ -116,13 +113,14 @@ impl Inventory {
     ) -> Result<Vec<CachedImage>, InventoryError> {
         let is_next = after.is_some_and(|after| !after.is_empty());
         let mut last = self.last.lock().await;
-        let survey = match last.take().filter(|_| is_next) {
-            Some(survey) => survey,
-            None => Arc::new(self.look().await?),
-        };
-        let (part, after, keeper, looked) =
-            (part.to_owned(), after.unwrap_or_default().to_owned(), self.keeper.clone(), survey.clone());
-        let images = task::blocking(move || list(&keeper, &looked, &part, &after, limit)).await;
+        let known = last.take().filter(|_| is_next);
+        let (keeper, part, after) = (self.keeper.clone(), part.to_owned(), after.unwrap_or_default().to_owned());
+        let listed = self.keeper.looks.run(move |named| {
+            let survey = known.map_or_else(|| look(&keeper, named).map(Arc::new), Ok)?;
+            let images = list(&keeper, &survey, &part, &after, limit);
+            Ok::<_, InventoryError>((survey, images))
+        });
+        let (survey, images) = listed.await?;
         if images.len() >= limit {
             *last = Some(survey.clone());
             self.forget_in_time(&survey);
@@ -150,8 +148,7 @@ impl Inventory {
     ) -> Result<Dropped, InventoryError> {
         let _turn = self.keeper.turn.lock().await;
         let (keeper, at, which) = (self.keeper.clone(), repository.clone(), which.clone());
-        let survey = self.look().await?;
-        let orders = task::blocking(move || orders(&keeper, &survey, &at, &which)).await?;
+        let orders = self.keeper.looks.run(move |named| orders(&keeper, &look(&keeper, named)?, &at, &which)).await?;
         let mut dropped = Dropped::default();
         for Order { image, condemned, unneeded, bytes } in orders {
             dropped.tags.extend_from_slice(&condemned.tags);
@@ -170,19 +167,6 @@ impl Inventory {
         }
         Ok(dropped)
     }
-
-    async fn look(&self) -> Result<Survey, InventoryError> {
-        let mut named = self.named.lock().await;
-        let (keeper, mut known) = (self.keeper.clone(), std::mem::take(&mut *named));
-        let (survey, known) = task::blocking(move || {
-            keeper.store.index().settle(CATCH_UP);
-            let now = keeper.clock.unix_seconds();
-            (survey::survey(&keeper.store, &mut known, &*keeper, now), known)
-        })
-        .await;
-        *named = known;
-        survey?.ok_or(InventoryError::NotReady)
-    }
 }
 
 impl CachedImage {
@@ -194,6 +178,10 @@ impl CachedImage {
 
 fn key(repository: &Repository, root: &Digest) -> String {
     format!("{repository}@{root}")
+}
+
+fn look(keeper: &Keeper, named: &mut Named) -> Result<Survey, InventoryError> {
+    keeper.look(named)?.ok_or(InventoryError::NotReady)
 }
 
 fn list(keeper: &Keeper, survey: &Survey, part: &str, after: &str, limit: usize) -> Vec<CachedImage> {

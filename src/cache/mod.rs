@@ -62,7 +62,7 @@ pub use tag_list::TagList;
 use self::blobs::Blobs;
 use self::completeness::Completeness;
 use self::completion::Completion;
-use self::eviction::Keeper;
+use self::eviction::{Keeper, Looks};
 use self::gate::Gate;
 use self::keeping::{Images, Keeping};
 use self::ledger::Ledger;
@@ -157,6 +157,7 @@ impl Cache {
             pins: pins.clone(),
             metrics: counts(),
             clock: clock.clone(),
+            looks: Looks::begin(),
             turn: Arc::default(),
         });
         eviction::begin(&keeper, requests);

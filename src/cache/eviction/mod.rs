@@ -3,6 +3,7 @@
 //! `survey` says what is here, `plan` what goes; here it is done, image by image, in the order tags, links, blobs. Whoever
 //! has a file open goes on reading it. Ends with the cache.
 
+mod looks;
 pub mod plan;
 pub mod survey;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc};
 
+pub use self::looks::Looks;
 use self::plan::Standing;
 use self::survey::{Judge, Named, Subject, Survey};
 use super::blobs::Blobs;
@@ -33,6 +35,8 @@ const HIGH_WATER: u64 = 95;
 const LOW_WATER: u64 = 90;
 /// How often it is looked whether the limit comes near.
 const LOOKS: Duration = Duration::from_secs(10);
+/// How long what was just recorded may take to be counted.
+const CATCH_UP: Duration = Duration::from_secs(1);
 /// The pause between two images while nobody waits.
 const PACE: Duration = Duration::from_millis(50);
 /// After a look at everything that found too little, none follows for so many times what it took: where all is pinned, each
@@ -60,6 +64,8 @@ pub struct Keeper {
     pub metrics: Metrics,
     /// The time.
     pub clock: Clock,
+    /// Where it is looked.
+    pub looks: Looks,
     /// Who takes images away: one at a time, for each reckons with what is here.
     pub turn: Arc<Mutex<()>>,
 }
@@ -68,7 +74,7 @@ pub struct Keeper {
 pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
     let (clock, keep) = (keeper.clock.clone(), Arc::downgrade(keeper));
     task::spawn("eviction", async move {
-        let (mut named, mut vain_until) = (Named::new(), clock.tick());
+        let mut vain_until = clock.tick();
         loop {
             let request = tokio::select! {
                 request = requests.recv() => match request {
@@ -88,7 +94,7 @@ pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
             if lacking > 0 && begun >= vain_until {
                 // What comes next needs room, too.
                 let bytes = lacking.max(keeper.over(LOW_WATER));
-                let freed = keeper.free(&mut named, bytes, reason, &requests).await;
+                let freed = keeper.free(bytes, reason, &requests).await;
                 if freed < lacking {
                     let now = clock.tick();
                     vain_until = now + (now.saturating_duration_since(begun) * IN_VAIN).min(MOST_IN_VAIN);
@@ -107,15 +113,9 @@ impl Keeper {
     }
 
     /// Takes away what has to go for `bytes` to be free, if it can be done, and says how much that was.
-    async fn free(
-        &self,
-        named: &mut Named,
-        bytes: u64,
-        reason: &'static str,
-        waiting: &mpsc::Receiver<Request>,
-    ) -> u64 {
+    async fn free(&self, bytes: u64, reason: &'static str, waiting: &mpsc::Receiver<Request>) -> u64 {
         let mut freed = 0;
-        if let Err(error) = self.try_to_free(named, bytes, reason, waiting, &mut freed).await {
+        if let Err(error) = self.try_to_free(bytes, reason, waiting, &mut freed).await {
             tracing::error!(%error, "room could not be made");
         }
         freed
@@ -123,7 +123,6 @@ impl Keeper {
 
     async fn try_to_free(
         &self,
-        named: &mut Named,
         bytes: u64,
         reason: &'static str,
         waiting: &mpsc::Receiver<Request>,
@@ -134,22 +133,16 @@ impl Keeper {
             return Ok(());
         }
         let _turn = self.turn.lock().await;
-        let (keeper, mut known, now) = (self.clone(), std::mem::take(named), self.clock.unix_seconds());
-        let wanted = bytes - *freed;
-        let (surveyed, known) = task::blocking(move || {
-            // Uses and links that were just recorded count.
-            keeper.store.index().settle(Duration::from_secs(1));
-            let surveyed = survey::survey(&keeper.store, &mut known, &keeper, now);
+        let (keeper, wanted) = (self.clone(), bytes - *freed);
+        let surveyed = self.looks.run(move |named| {
             let planned = |survey: Survey| {
                 let plan = plan::plan(&survey.images, &survey.pieces, wanted);
                 let needs = Needs::new(&survey, &plan.images);
                 (survey, plan, needs)
             };
-            (surveyed.map(|survey| survey.map(planned)), known)
-        })
-        .await;
-        *named = known;
-        let Some((survey, plan, mut needs)) = surveyed? else {
+            keeper.look(named).map(|survey| survey.map(planned))
+        });
+        let Some((survey, plan, mut needs)) = surveyed.await? else {
             tracing::info!("no room is made while the index is being made again");
             return Ok(());
         };
@@ -168,6 +161,13 @@ impl Keeper {
             tracing::warn!(bytes, freed = *freed, "there is not enough that may be evicted");
         }
         Ok(())
+    }
+
+    /// Looks at everything, as [`survey::survey`]. Blocks.
+    pub fn look(&self, named: &mut Named) -> Result<Option<Survey>, StorageError> {
+        // Uses and links that were just recorded count.
+        self.store.index().settle(CATCH_UP);
+        survey::survey(&self.store, named, self, self.clock.unix_seconds())
     }
 
     /// What is half-way in and nobody goes on with goes before any image.
