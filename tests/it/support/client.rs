@@ -15,6 +15,8 @@ use tokio::net::{TcpSocket, TcpStream};
 
 /// Longer than anything takes, on the slowest machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Room for what one read brings, in bytes.
+const READ: usize = 16 << 10;
 
 /// What came back.
 #[derive(Clone, Debug, Default)]
@@ -249,6 +251,8 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> io::Result<usize> {
+        // Else so much is read each time as an empty buffer grows by: 64 bytes.
+        self.buffer.reserve(READ);
         patiently(self.io.read_buf(&mut self.buffer)).await
     }
 
