@@ -7,6 +7,7 @@
 
 // Ground.
 pub mod clock;
+pub mod memory;
 pub mod metric;
 pub mod oci;
 pub mod secret;

@@ -3,7 +3,7 @@
 //! A client's words choose among what the operator configured and can never add to it: an `ns` is a key to look up, not
 //! an address to call.
 
-use globset::GlobSet;
+use globset::{Candidate, GlobSet};
 use thiserror::Error;
 
 use crate::oci::{Registry, RepoName, Repository};
@@ -79,8 +79,8 @@ impl Routes {
             (None, None) => (&self.mirrored[self.default], name.clone(), None),
         };
         let repository = Repository { registry: home.registry.clone(), name: official(&home.registry, name) };
-        let pattern = repository.name.as_str();
-        if !home.allow.is_match(pattern) || home.deny.is_match(pattern) {
+        let name = Candidate::new(repository.name.as_str());
+        if !home.allow.is_match_candidate(&name) || home.deny.is_match_candidate(&name) {
             return Err(RouteError::Denied(repository));
         }
         Ok(Route { repository, namespace })

@@ -9,6 +9,7 @@ use super::blobs::Blobs;
 use super::error::{CacheError, Missing};
 use super::manifests::{Manifests, StoredManifest};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
 
 /// How long a judgement holds: hundreds of clients may ask for one image every second, and a layer may arrive or go.
@@ -27,13 +28,13 @@ pub struct Completeness {
     manifests: Manifests,
     blobs: Blobs,
     clock: Clock,
-    judged: moka::sync::Cache<(Repository, Digest), (Instant, Verdict)>,
+    judged: Memory<(Repository, Digest), (Instant, Verdict)>,
 }
 
 impl Completeness {
     /// Looks for parts in `manifests` and `blobs`.
     pub fn new(manifests: Manifests, blobs: Blobs, clock: Clock) -> Completeness {
-        Completeness { manifests, blobs, clock, judged: moka::sync::Cache::new(MAX_REMEMBERED) }
+        Completeness { manifests, blobs, clock, judged: memory::of_entries(MAX_REMEMBERED) }
     }
 
     /// What a client that pulls this manifest would miss first, if anything.

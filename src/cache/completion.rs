@@ -14,6 +14,7 @@ use super::ledger::OnBehalfOf;
 use super::manifests::{Manifests, StoredManifest};
 use super::origin::{Origin, Origins};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::{Digest, Manifest, Repository};
 use crate::task;
 
@@ -36,7 +37,7 @@ pub struct Completion {
     blobs: Blobs,
     clock: Clock,
     retry_after: Duration,
-    attempts: moka::sync::Cache<(Repository, Digest), Attempt>,
+    attempts: Memory<(Repository, Digest), Attempt>,
     places: Arc<Semaphore>,
 }
 
@@ -49,15 +50,18 @@ impl Completion {
         clock: Clock,
         retry_after: Duration,
     ) -> Completion {
-        let (attempts, places) = (moka::sync::Cache::new(MAX_REMEMBERED), Arc::new(Semaphore::new(AT_ONCE)));
+        let (attempts, places) = (memory::of_entries(MAX_REMEMBERED), Arc::new(Semaphore::new(AT_ONCE)));
         Completion { origins, manifests, blobs, clock, retry_after, attempts, places }
     }
 
     /// Notes that a client was given `manifest`; if it is an index that may lack something, that is fetched.
     pub fn served(&self, repository: &Repository, manifest: &StoredManifest) {
+        if !manifest.media_type.is_index() {
+            return;
+        }
         let key = (repository.clone(), manifest.digest);
         let may_ask = self.origins.origin(repository).is_ok_and(Origin::has_time_for_us);
-        if !manifest.media_type.is_index() || !self.is_due(&key) || !may_ask {
+        if !self.is_due(&key) || !may_ask {
             return;
         }
         self.attempts.insert(key.clone(), Attempt::Since(self.clock.tick()));

@@ -11,6 +11,7 @@ use super::error::CacheError;
 use super::origin::{Origin, Origins};
 use super::single_flight::SingleFlight;
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::Repository;
 use crate::storage::Store;
 use crate::task;
@@ -50,14 +51,14 @@ struct Inner {
     origins: Origins,
     clock: Clock,
     denied_for: Duration,
-    learnt: moka::sync::Cache<Repository, Learnt>,
+    learnt: Memory<Repository, Learnt>,
     questions: SingleFlight<Repository, Verdict>,
 }
 
 impl Gate {
     /// Asks `origins`. That a repository is not for everyone is believed for `denied_for`.
     pub fn new(store: Store, origins: Origins, clock: Clock, denied_for: Duration) -> Gate {
-        let (learnt, questions) = (moka::sync::Cache::new(MAX_REMEMBERED), SingleFlight::new("gate"));
+        let (learnt, questions) = (memory::of_entries(MAX_REMEMBERED), SingleFlight::new("gate"));
         Gate { inner: Arc::new(Inner { store, origins, clock, denied_for, learnt, questions }) }
     }
 
@@ -67,7 +68,7 @@ impl Gate {
     /// It may not, or that is not known and cannot be learnt now.
     pub async fn admit(&self, repository: &Repository) -> Result<(), CacheError> {
         let origin = self.inner.origins.origin(repository)?;
-        if origin.private.is_match(repository.name.as_str()) {
+        if origin.is_private(&repository.name) {
             return Ok(());
         }
         let Learnt { verdict, at } = self.inner.recall(repository).await?;
@@ -109,7 +110,7 @@ impl Gate {
     /// The disk fails.
     pub async fn is_listed(&self, repository: &Repository) -> Result<bool, CacheError> {
         let Ok(origin) = self.inner.origins.origin(repository) else { return Ok(false) };
-        if origin.private.is_match(repository.name.as_str()) {
+        if origin.is_private(&repository.name) {
             return Ok(true);
         }
         Ok(match self.inner.recall(repository).await?.verdict {

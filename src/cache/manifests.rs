@@ -16,6 +16,7 @@ use super::outcome::Outcome;
 use super::room::Rooms;
 use super::single_flight::{Role, SingleFlight};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::{Digest, Manifest, MediaType, Reference, Registry, Repository, Tag};
 use crate::storage::{StorageError, Store};
 use crate::task;
@@ -65,10 +66,10 @@ struct Inner {
     clock: Clock,
     ledger: Ledger,
     rooms: Rooms,
-    hot: moka::sync::Cache<Key, StoredManifest>,
-    announced: moka::sync::Cache<Key, u64>,
+    hot: Memory<Key, StoredManifest>,
+    announced: Memory<Key, u64>,
     // When it was last tried.
-    unkept: moka::sync::Cache<Key, Instant>,
+    unkept: Memory<Key, Instant>,
     fetches: SingleFlight<Key, StoredManifest>,
 }
 
@@ -89,12 +90,10 @@ impl Manifests {
         ledger: Ledger,
         rooms: Rooms,
     ) -> Manifests {
-        let hot = moka::sync::Cache::builder()
-            .max_capacity(HOT_BYTES)
-            .weigher(|_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX))
-            .build();
-        let announced = moka::sync::Cache::new(MAX_ANNOUNCED);
-        let unkept = moka::sync::Cache::new(MAX_UNKEPT);
+        let weigh = |_: &Key, manifest: &StoredManifest| manifest.bytes.len().try_into().unwrap_or(u32::MAX);
+        let hot = memory::of_weight(HOT_BYTES, weigh);
+        let announced = memory::of_entries(MAX_ANNOUNCED);
+        let unkept = memory::of_entries(MAX_UNKEPT);
         let fetches = SingleFlight::new("manifest");
         Manifests {
             inner: Arc::new(Inner { store, origins, metrics, clock, ledger, rooms, hot, announced, unkept, fetches }),

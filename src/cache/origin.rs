@@ -8,7 +8,7 @@ use globset::GlobSet;
 
 use super::absence::Health;
 use super::error::CacheError;
-use crate::oci::{Registry, Repository};
+use crate::oci::{Registry, RepoName, Repository};
 use crate::upstream::Upstream;
 
 /// What becomes of a tag that is kept here when its registry does not have it any more.
@@ -26,15 +26,21 @@ pub struct Origin {
     pub upstream: Upstream,
     /// What becomes of tags that it has deleted.
     pub on_deleted: OnDeleted,
-    /// Repositories that anyone who reaches us may pull although only our account can read them.
-    pub private: GlobSet,
+    private: GlobSet,
     trouble: Mutex<Option<Instant>>,
 }
 
 impl Origin {
-    /// Content of `upstream`.
+    /// Content of `upstream`, of which anyone who reaches us may pull `private` repositories, too, although only our account
+    /// can read them.
     pub fn new(upstream: Upstream, on_deleted: OnDeleted, private: GlobSet) -> Origin {
         Origin { upstream, on_deleted, private, trouble: Mutex::new(None) }
+    }
+
+    /// Whether it is one of those repositories.
+    pub fn is_private(&self, name: &RepoName) -> bool {
+        // A set without patterns takes the name apart all the same.
+        !self.private.is_empty() && self.private.is_match(name.as_str())
     }
 
     /// Notes that at `now` it did not answer as it should.

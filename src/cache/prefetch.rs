@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use super::blobs::Blobs;
 use super::manifests::StoredManifest;
 use super::origin::{Origin, Origins};
+use crate::memory::{self, Memory};
 use crate::oci::{Digest, Manifest, Repository};
 use crate::task;
 
@@ -27,21 +28,23 @@ pub struct Prefetch {
     origins: Origins,
     blobs: Blobs,
     places: Arc<Semaphore>,
-    begun: moka::sync::Cache<(Repository, Digest), ()>,
+    begun: Memory<(Repository, Digest), ()>,
 }
 
 impl Prefetch {
     /// Fetches from `origins` through `blobs`.
     pub fn new(origins: Origins, blobs: Blobs) -> Prefetch {
-        let (places, begun) = (Arc::new(Semaphore::new(AT_ONCE)), moka::sync::Cache::new(MAX_REMEMBERED));
+        let (places, begun) = (Arc::new(Semaphore::new(AT_ONCE)), memory::of_entries(MAX_REMEMBERED));
         Prefetch { origins, blobs, places, begun }
     }
 
     /// Notes that a client is pulling `manifest`.
     pub fn pulled(&self, repository: &Repository, manifest: &StoredManifest) {
         let key = (repository.clone(), manifest.digest);
-        let may_ask = self.origins.origin(repository).is_ok_and(Origin::has_time_for_us);
-        if manifest.media_type.is_index() || self.begun.contains_key(&key) || !may_ask {
+        if manifest.media_type.is_index()
+            || self.begun.contains_key(&key)
+            || !self.origins.origin(repository).is_ok_and(Origin::has_time_for_us)
+        {
             return;
         }
         self.begun.insert(key, ());

@@ -17,6 +17,7 @@ use super::settings::Settings;
 use super::single_flight::{Role, SingleFlight};
 use super::stale::{Reason, Stale};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::referrer::fallback_tag;
 use crate::oci::{Digest, MediaType, Registry, Repository, Tag};
 use crate::storage::Store;
@@ -89,14 +90,14 @@ pub struct Referrers {
     manifests: Manifests,
     clock: Clock,
     settings: Settings,
-    asked: moka::sync::Cache<Key, Asked>,
+    asked: Memory<Key, Asked>,
     questions: SingleFlight<Key, Index>,
 }
 
 impl Referrers {
     /// Referrers kept in `store`, asked for at `origins`.
     pub fn new(store: Store, origins: Origins, manifests: Manifests, clock: Clock, settings: Settings) -> Referrers {
-        let (asked, questions) = (moka::sync::Cache::new(MAX_LISTS), SingleFlight::new("referrers"));
+        let (asked, questions) = (memory::of_entries(MAX_LISTS), SingleFlight::new("referrers"));
         Referrers { store, origins, manifests, clock, settings, asked, questions }
     }
 

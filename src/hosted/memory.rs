@@ -4,6 +4,7 @@
 //! changed nothing is. So a push or a delete that was acknowledged is seen by everyone.
 
 use super::manifests::StoredManifest;
+use crate::memory::{self, Memory};
 use crate::oci::{Reference, RepoName};
 
 /// Bytes of manifests held in memory.
@@ -15,7 +16,7 @@ type Key = (RepoName, Reference);
 
 /// The manifests that are held, each with the state of its repository that it was read in.
 pub struct ManifestMemory {
-    hot: moka::sync::Cache<Key, (u64, StoredManifest)>,
+    hot: Memory<Key, (u64, StoredManifest)>,
 }
 
 impl ManifestMemory {
@@ -23,7 +24,7 @@ impl ManifestMemory {
     pub fn new() -> ManifestMemory {
         let weigh =
             |_: &Key, (_, held): &(u64, StoredManifest)| u32::try_from(held.bytes.len() + OVERHEAD).unwrap_or(u32::MAX);
-        ManifestMemory { hot: moka::sync::Cache::builder().max_capacity(HOT_BYTES).weigher(weigh).build() }
+        ManifestMemory { hot: memory::of_weight(HOT_BYTES, weigh) }
     }
 
     /// What a reference means in a repository that has not changed since `state`.

@@ -4,6 +4,7 @@
 //! a file name. Upper-case hex is refused, never normalised (OCI image-spec, descriptor.md, "Registered algorithms").
 
 use std::fmt;
+use std::hash::Hash;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -52,7 +53,7 @@ pub enum DigestError {
 }
 
 /// The hash of some content, with the algorithm that made it.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Digest {
     algorithm: Algorithm,
     // Unused bytes of a shorter hash are zero, so that the derived comparisons are right.
@@ -104,6 +105,13 @@ impl Digest {
 }
 
 impl Digest {
+    /// Writes it at the end of `text`: as formatting does, for a fraction of what that costs.
+    pub fn push_to(&self, text: &mut String) {
+        text.push_str(self.algorithm.as_str());
+        text.push(':');
+        text.push_str(self.write_hex(&mut [0; 128]));
+    }
+
     // Once per request at least: without a detour over the heap.
     fn write_hex<'b>(&self, buffer: &'b mut [u8; 128]) -> &'b str {
         let bytes = self.bytes();
@@ -112,6 +120,13 @@ impl Digest {
         }
         // Hex digits are text.
         std::str::from_utf8(&buffer[..bytes.len() * 2]).unwrap_or_default()
+    }
+}
+
+// Without the unused bytes: half of what there is.
+impl Hash for Digest {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(self.bytes());
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::process::{Resource, getrlimit};
 
 use super::blob::BlobFile;
+use crate::memory::{self, Memory};
 use crate::oci::{Digest, Repository};
 
 /// Files that are held open, and for a moment some more; fewer where the process may open few, which clients need more.
@@ -18,7 +19,7 @@ const SHARE: u64 = 16;
 
 /// The blobs that are held.
 pub struct Held {
-    blobs: moka::sync::Cache<(Repository, Digest), BlobFile>,
+    blobs: Memory<(Repository, Digest), BlobFile>,
     // Counts up whenever everything is let go: what was opened before must not be held after.
     generation: Mutex<u64>,
 }
@@ -30,7 +31,7 @@ impl Held {
     /// Holds nothing yet.
     pub fn new() -> Held {
         let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        Held { blobs: moka::sync::Cache::new(MAX_HELD.min(limit / SHARE)), generation: Mutex::new(0) }
+        Held { blobs: memory::of_entries(MAX_HELD.min(limit / SHARE)), generation: Mutex::new(0) }
     }
 
     /// A blob that `repository` may be asked for, if it is held and still here. Touches no disk.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::sums::{PIECE, Sums};
 use crate::clock::Clock;
+use crate::memory::{self, Memory};
 use crate::oci::Digest;
 
 /// Memory for what is known of blobs' pieces, in bytes: of some 128 GiB of blobs.
@@ -32,7 +33,7 @@ pub enum Verify {
 /// What is known of all blobs' pieces.
 pub struct Proofs {
     time: Arc<Time>,
-    known: moka::sync::Cache<Digest, Arc<Proof>>,
+    known: Memory<Digest, Arc<Proof>>,
 }
 
 struct Time {
@@ -72,7 +73,7 @@ impl Proofs {
             let each = size_of::<u32>() + size_of::<AtomicU32>();
             u32::try_from(proof.found.len() * each + 256).unwrap_or(u32::MAX)
         };
-        let known = moka::sync::Cache::builder().max_capacity(REMEMBERED).weigher(weigher).build();
+        let known = memory::of_weight(REMEMBERED, weigher);
         let began = clock.tick();
         Proofs { time: Arc::new(Time { clock, began, verify }), known }
     }

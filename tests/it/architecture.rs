@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The floors, the ground first. A room imports from lower floors, never from its own or a higher one.
 const FLOORS: [&[&str]; 8] = [
-    &["clock", "metric", "oci", "secret", "task"],
+    &["clock", "memory", "metric", "oci", "secret", "task"],
     &["access", "archive", "client", "oci_layout", "routing", "server"],
     &["storage", "upstream"],
     &["backup", "cache", "hosted"],
