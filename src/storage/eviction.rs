@@ -135,6 +135,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pushed_while_it_is_fetched_is_not_counted_as_the_caches() {
+        let home = tempfile::tempdir().unwrap();
+        let store = open(home.path());
+        let (digest, name) = (Digest::sha256(b"both"), "golden/a".parse().unwrap());
+        let (mut ingest, room) = store.ingest(&digest).unwrap();
+        ingest.append(b"both").unwrap();
+        let hosted = store.hosted();
+        let edit = hosted.edit_with(&name, &digest, b"both").unwrap();
+        edit.set_link(&digest, Link::Blob { size: 4 }).unwrap();
+        drop(edit);
+        assert!(store.index().settle(std::time::Duration::from_secs(10)));
+        store.commit(&digest, ingest, room).unwrap();
+        assert_eq!(store.usage().total(), 0);
+    }
+
+    #[test]
     fn only_what_nobody_holds_goes_and_what_is_hosted_is_not_the_caches() {
         let home = tempfile::tempdir().unwrap();
         let store = open(home.path());

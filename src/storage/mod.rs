@@ -193,6 +193,10 @@ impl Store {
         // Counted twice for a moment rather than not at all.
         self.vault.space.kept(digest, blob.size());
         drop(room);
+        // Pushed meanwhile: it is ours.
+        if !self.vault.index.hosts_of(digest, 1).is_empty() {
+            self.vault.space.gone(digest);
+        }
         Ok(blob)
     }
 

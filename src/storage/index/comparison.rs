@@ -31,8 +31,8 @@ use super::thread;
 
 /// How many changes a walk hands in at once, and how many rows are looked at between two rounds of changes.
 const SLICE: usize = 512;
-/// How many holders are put off before they are written, at some 150 bytes each.
-const PUT_OFF: usize = 1 << 17;
+/// How many holders are put off before they are written, at some 150 bytes each. In tests few, so that it comes to that.
+const PUT_OFF: usize = if cfg!(test) { 3 } else { 1 << 17 };
 
 /// A comparison under way.
 pub(super) struct Comparison {
@@ -40,19 +40,19 @@ pub(super) struct Comparison {
     seen: HashSet<u64>,
     decided: HashSet<u64>,
     walked: u64,
-    /// Holders that are still to be written, …
+    /// Holders that are put off, …
+    put_off: BTreeSet<Vec<u8>>,
+    /// … and those that are being written.
     holders: BTreeSet<Vec<u8>>,
-    /// … which has begun.
-    is_holding: bool,
     /// The walk has come to its end.
     is_walked: bool,
-    /// Where the search for rows without a file goes on, once all is written.
-    sweep: Vec<u8>,
+    /// Where the search for rows without a file goes on, once all is written; nowhere if there were no rows to begin with.
+    sweep: Option<Vec<u8>>,
 }
 
 impl Comparison {
-    /// Begins one: starts the walk.
-    pub(super) fn begin(shared: &Arc<Shared>, truth: &Arc<dyn Truth>) -> io::Result<Comparison> {
+    /// Begins one, with an index that `has_rows` or none: starts the walk.
+    pub(super) fn begin(shared: &Arc<Shared>, truth: &Arc<dyn Truth>, has_rows: bool) -> io::Result<Comparison> {
         let (number, shared, truth) = (shared.queue.expect_walk(), Arc::clone(shared), Arc::clone(truth));
         thread::run("larder-index-walk", move || walk(&shared, truth.as_ref(), number))?;
         Ok(Comparison {
@@ -60,10 +60,10 @@ impl Comparison {
             seen: HashSet::new(),
             decided: HashSet::new(),
             walked: 0,
+            put_off: BTreeSet::new(),
             holders: BTreeSet::new(),
-            is_holding: false,
             is_walked: false,
-            sweep: key::FIRST.to_vec(),
+            sweep: has_rows.then(|| key::FIRST.to_vec()),
         })
     }
 
@@ -78,7 +78,9 @@ impl Comparison {
             self.decided.insert(self.hasher.hash_one(key));
         }
         if let Change::Unlinked { repository, digest } = change {
-            self.holders.remove(&key::holder(digest, repository));
+            let holder = key::holder(digest, repository);
+            self.put_off.remove(&holder);
+            self.holders.remove(&holder);
         }
     }
 
@@ -88,7 +90,9 @@ impl Comparison {
         for change in changes {
             if let Some(key) = decides(change) {
                 let print = self.hasher.hash_one(key);
-                self.seen.insert(print);
+                if self.sweep.is_some() {
+                    self.seen.insert(print);
+                }
                 if self.decided.contains(&print) {
                     continue;
                 }
@@ -97,28 +101,30 @@ impl Comparison {
                 // Nothing is dated in it, and writing what is there already costs a database nothing.
                 Change::Linked { repository, digest, link } => {
                     put_link(ledger, repository, digest, link)?;
-                    self.holders.insert(key::holder(digest, repository));
+                    self.put_off.insert(key::holder(digest, repository));
                 }
                 _ => fill_in(ledger, change)?,
             }
         }
-        self.is_holding |= self.holders.len() >= PUT_OFF;
         Ok(())
     }
 
     /// The walk is complete: what it did not come across can go.
     pub(super) fn walk_is_complete(&mut self) {
-        (self.is_walked, self.is_holding) = (true, true);
+        self.is_walked = true;
     }
 
     /// Whether there is work that waits for nobody.
     pub(super) fn is_at_work(&self) -> bool {
-        self.is_holding || self.is_walked
+        self.is_walked || !self.holders.is_empty() || self.put_off.len() >= PUT_OFF
     }
 
     /// Does some more of that: writes holders, then removes rows without a file. True when all is done.
     pub(super) fn go_on(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
-        if !self.is_holding {
+        if self.holders.is_empty() && (self.is_walked || self.put_off.len() >= PUT_OFF) {
+            self.holders = mem::take(&mut self.put_off);
+        }
+        if self.holders.is_empty() {
             return if self.is_walked { self.sweep(ledger) } else { Ok(false) };
         }
         // More than come in meanwhile.
@@ -126,18 +132,18 @@ impl Comparison {
             let Some(key) = self.holders.pop_first() else { break };
             hold(ledger, key)?;
         }
-        self.is_holding = !self.holders.is_empty();
         Ok(false)
     }
 
     fn sweep(&mut self, ledger: &mut Ledger) -> Result<bool, Fault> {
-        let rows = ledger.rows().scan(Bound::Excluded(&self.sweep), &key::LAST).take(SLICE);
+        let Some(from) = &self.sweep else { return Ok(true) };
+        let rows = ledger.rows().scan(Bound::Excluded(from), &key::LAST).take(SLICE);
         let keys = rows.map(|row| row.map(|(key, _)| key)).collect::<Result<Vec<_>, Fault>>()?;
         for key in &keys {
             self.look_at(ledger, key)?;
         }
         if let Some(last) = keys.last() {
-            self.sweep = last.to_vec();
+            self.sweep = Some(last.to_vec());
         }
         Ok(keys.len() < SLICE)
     }

@@ -189,7 +189,8 @@ impl Owner {
         (self.compare_again, self.retry) = (false, None);
         self.shared.queue.set_settled(false);
         self.shared.set_state(State::Rebuilding { walked: 0 });
-        match Comparison::begin(&self.shared, &self.opening.truth) {
+        let has_rows = self.up.as_ref().is_some_and(|up| up.ledger.tally().sum.rows > 0);
+        match Comparison::begin(&self.shared, &self.opening.truth, has_rows) {
             Ok(comparison) => self.comparison = Some(comparison),
             Err(error) => self.give_up_comparing(&format!("no thread to walk over the files: {error}")),
         }
