@@ -11,8 +11,10 @@ use super::manifests::{Manifests, StoredManifest};
 use crate::clock::Clock;
 use crate::memory::{self, Memory};
 use crate::oci::{Descriptor, Digest, Manifest, Repository};
+use crate::storage::{Opening, Store};
 
-/// How long a judgement holds: hundreds of clients may ask for one image every second, and a layer may arrive or go.
+/// How long a judgement holds, unless something is taken away: hundreds of clients may ask for one image every second, and
+/// a layer may arrive.
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// Judgements remembered.
 const MAX_REMEMBERED: u64 = 10_000;
@@ -27,27 +29,37 @@ type Verdict = Option<Missing>;
 pub struct Completeness {
     manifests: Manifests,
     blobs: Blobs,
+    store: Store,
     clock: Clock,
-    judged: Memory<(Repository, Digest), (Instant, Verdict)>,
+    judged: Memory<(Repository, Digest), Judgement>,
+}
+
+#[derive(Clone, Copy)]
+struct Judgement {
+    at: Instant,
+    // Before it was looked for anything.
+    opening: Opening,
+    verdict: Verdict,
 }
 
 impl Completeness {
-    /// Looks for parts in `manifests` and `blobs`.
-    pub fn new(manifests: Manifests, blobs: Blobs, clock: Clock) -> Completeness {
-        Completeness { manifests, blobs, clock, judged: memory::of_entries(MAX_REMEMBERED) }
+    /// Looks for parts in `manifests` and `blobs`, which keep them in `store`.
+    pub fn new(manifests: Manifests, blobs: Blobs, store: Store, clock: Clock) -> Completeness {
+        Completeness { manifests, blobs, store, clock, judged: memory::of_entries(MAX_REMEMBERED) }
     }
 
     /// What a client that pulls this manifest would miss first, if anything.
     pub async fn missing(&self, repository: &Repository, manifest: &StoredManifest) -> Result<Verdict, CacheError> {
-        let (key, now) = ((repository.clone(), manifest.digest), self.clock.tick());
-        if let Some((at, verdict)) = self.judged.get(&key)
-            && now.saturating_duration_since(at) < REMEMBERED
+        let (key, at, opening) = ((repository.clone(), manifest.digest), self.clock.tick(), self.store.opening());
+        if let Some(before) = self.judged.get(&key)
+            && at.saturating_duration_since(before.at) < REMEMBERED
+            && before.opening == opening
         {
-            return Ok(verdict);
+            return Ok(before.verdict);
         }
         let mut looks = Looks { left: MAX_LOOKS };
         let verdict = self.judge(repository, manifest, &mut looks).await?;
-        self.judged.insert(key, (now, verdict));
+        self.judged.insert(key, Judgement { at, opening, verdict });
         Ok(verdict)
     }
 

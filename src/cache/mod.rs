@@ -182,7 +182,7 @@ impl Cache {
             gate,
             tag_lists: TagLists::new(store.clone(), of()),
             referrers: Referrers::new(store.clone(), of(), manifests.clone(), clock.clone(), settings),
-            completeness: Completeness::new(manifests.clone(), blobs.clone(), clock.clone()),
+            completeness: Completeness::new(manifests.clone(), blobs.clone(), store.clone(), clock.clone()),
             prefetch: Prefetch::new(of(), blobs.clone()),
             scrubber,
             store,

@@ -24,7 +24,8 @@ pub struct Held {
     generation: Mutex<u64>,
 }
 
-/// When a blob was about to be opened.
+/// When a blob was about to be opened. The same as a later one if nothing was taken away in between.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Opening(u64);
 
 impl Held {

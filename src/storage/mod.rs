@@ -142,7 +142,7 @@ impl Store {
         self.vault.held.get(repository, digest)
     }
 
-    /// To be called before what is to be held is opened.
+    /// To be called before what is to be held is opened. While it is the same, nothing has been taken away.
     pub fn opening(&self) -> Opening {
         self.vault.held.opening()
     }

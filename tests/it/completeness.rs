@@ -64,6 +64,26 @@ async fn an_image_without_a_part_is_refused_by_tag_and_by_digest_until_upstream_
 }
 
 #[tokio::test]
+async fn an_image_that_was_whole_is_refused_at_once_when_it_has_lost_a_part() {
+    let hub = Hub::plain().await;
+    let image = Image::small(1);
+    hub.push(REPO, "latest", &image);
+    let larder = mirror(&hub).await;
+    assert_eq!(larder.head(&manifest("latest")).await.status, 200);
+    for n in 0..3 {
+        blob(&larder, &image, n).await;
+    }
+    goes_down(&hub, &larder).await;
+    assert_eq!(larder.get(&manifest("latest")).await.body, image.manifest);
+    let hex = image.blob_digests()[1].hex();
+    let path = larder.data().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    std::fs::File::options().write(true).open(path).unwrap().set_len(3).unwrap();
+    let layer = larder.get(&format!("/v2/{REPO}/blobs/sha256:{hex}")).await;
+    assert_eq!(layer.status, 404, "it was cut short, and cannot be had again now");
+    assert_refused(&larder.get(&manifest("latest")).await, "layer");
+}
+
+#[tokio::test]
 async fn an_index_is_offered_for_the_sake_of_one_platform_and_the_others_are_refused_by_themselves() {
     let hub = Hub::plain().await;
     let images = [Image::small(1), Image::small(2)];
