@@ -1,7 +1,7 @@
 //! Bounded memory: moka's caches, with a hash that a hit can afford.
 //!
-//! A hit asks half a dozen of them by names and digests, which clients choose: the hash has a secret in it, that is another
-//! one in each memory. Nothing here outlives the process.
+//! A hit asks half a dozen of them by names and digests, which clients choose: the hash has a secret in it, another one in each
+//! memory. Nothing here outlives the process.
 
 use std::hash::Hash;
 

@@ -98,7 +98,7 @@ impl Comparison {
                 }
             }
             match change {
-                // Nothing is dated in it, and writing what is there already costs a database nothing.
+                // As `fill_in`, but for its holder.
                 Change::Linked { repository, digest, link } => {
                     put_link(ledger, repository, digest, link)?;
                     self.put_off.insert(key::holder(digest, repository));
