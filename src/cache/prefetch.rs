@@ -40,11 +40,11 @@ impl Prefetch {
 
     /// Notes that a client is pulling `manifest`.
     pub fn pulled(&self, repository: &Repository, manifest: &StoredManifest) {
+        if manifest.media_type.is_index() {
+            return;
+        }
         let key = (repository.clone(), manifest.digest);
-        if manifest.media_type.is_index()
-            || self.begun.contains_key(&key)
-            || !self.origins.origin(repository).is_ok_and(Origin::has_time_for_us)
-        {
+        if self.begun.contains_key(&key) || !self.origins.origin(repository).is_ok_and(Origin::has_time_for_us) {
             return;
         }
         self.begun.insert(key, ());

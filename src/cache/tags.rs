@@ -283,26 +283,23 @@ impl Inner {
     /// Draws the consequences of an answer to what was asked at that moment, once, however many wait for it.
     async fn learnt(&self, key: &Key, known: Option<Known>, answer: &Result<Meaning, CacheError>, asked: Instant) {
         let Ok(origin) = self.origins.origin(&key.0) else { return };
+        if answer.as_ref().is_err_and(CacheError::is_outage) {
+            origin.note_trouble(self.clock.tick());
+        }
+        // What was asked later was answered sooner, and is known already.
+        if self.memory.get(key).is_some_and(|now| now.is_newer_than(asked)) {
+            return;
+        }
         match (answer, known) {
             (Ok(Meaning { digest, is_fallback }), _) => self.confirmed(key, *digest, *is_fallback, asked).await,
             (Err(error), None) if error.is_absence() => self.memory.note_absent(key.clone()),
             (Err(error), Some(known)) if error.is_absence() => self.missed(key, &known, origin).await,
-            (Err(error), known) => {
-                if error.is_outage() {
-                    origin.note_trouble(self.clock.tick());
-                }
-                if let Some(known) = known {
-                    self.memory.fail(key, &known, Reason::of(error));
-                }
-            }
+            (Err(error), Some(known)) => self.memory.fail(key, &known, Reason::of(error)),
+            (Err(_), None) => {}
         }
     }
 
     async fn confirmed(&self, key: &Key, digest: Digest, is_fallback: bool, asked: Instant) {
-        // One that was asked later was answered sooner.
-        if self.memory.get(key).is_some_and(|known| known.is_newer_than(asked)) {
-            return;
-        }
         if is_fallback {
             self.metrics.fallback_tag(&key.0.registry);
         }

@@ -83,6 +83,15 @@ fn heads(hub: &Hub, tag: &str) -> usize {
     hub.requests().iter().filter(|seen| seen.is(Target::ManifestHead) && seen.is_for(tag)).count()
 }
 
+/// A mirror that has an image, whose repository is pinned.
+async fn with_pinned(hub: &Hub, image: &Image) -> Larder {
+    hub.push(REPO, "latest", image);
+    let larder = Larder::mirroring(hub).await;
+    pull(&larder, REPO, "latest", image, &[]).await;
+    pin(&larder, "alpha").await;
+    larder
+}
+
 /// An image for two platforms, and what its tag means later.
 fn old_and_new() -> (Image, Image) {
     (Image::index(&[Image::small(1), Image::small(2)]), Image::index(&[Image::small(3), Image::small(4)]))
@@ -136,10 +145,7 @@ async fn while_nothing_moved_a_tag_costs_one_head_for_its_lifetime_and_no_pull()
 async fn the_tag_stays_with_the_old_image_until_the_new_one_is_whole() {
     let hub = Hub::plain().await;
     let (old, new) = (Image::small(1), Image::small(2));
-    hub.push(REPO, "latest", &old);
-    let larder = Larder::mirroring(&hub).await;
-    pull(&larder, REPO, "latest", &old, &[]).await;
-    pin(&larder, "alpha").await;
+    let larder = with_pinned(&hub, &old).await;
     hub.push(REPO, "latest", &new);
     let last = new.layer(1).0;
     let held = hub.fault(move |seen: &Seen| seen.is(Target::Cdn) && seen.is_for(last), Plan::from(Fault::Hold));
@@ -222,23 +228,25 @@ async fn what_a_client_moved_first_is_completed_for_the_others() {
 
 #[tokio::test]
 async fn an_answer_that_was_overtaken_moves_no_tag_back() {
-    let hub = Hub::plain().await;
-    let (old, new) = (Image::small(1), Image::small(2));
-    hub.push(REPO, "latest", &old);
-    let larder = Larder::mirroring(&hub).await;
-    pull(&larder, REPO, "latest", &old, &[]).await;
-    pin(&larder, "alpha").await;
-    let held = hub.fault(Target::ManifestHead, Fault::Hold.times(1));
-    until(&larder, async || held.hits() > 0).await;
-    hub.push(REPO, "latest", &new);
-    // A client need not wait for the tag to expire: that is why it was asked about.
-    larder.clock.advance(Duration::from_secs(1));
-    pull(&larder, REPO, "latest", &new, &[]).await;
-    held.release();
-    // Nothing tells when the late answer has been read: for longer than that takes, it must not be believed.
-    for _ in 0..50 {
-        assert_eq!(larder.get(&manifest(REPO, "latest")).await.body, new.manifest);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+    for is_gone in [false, true] {
+        let hub = Hub::plain().await;
+        let (old, new) = (Image::small(1), Image::small(2));
+        let larder = with_pinned(&hub, &old).await;
+        if is_gone {
+            hub.remove_tag(REPO, "latest");
+        }
+        let held = hub.fault(Target::ManifestHead, Fault::Hold.times(1));
+        until(&larder, async || held.hits() > 0).await;
+        hub.push(REPO, "latest", &new);
+        // A client need not wait for the tag to expire: that is why it was asked about.
+        larder.clock.advance(Duration::from_secs(1));
+        pull(&larder, REPO, "latest", &new, &[]).await;
+        held.release();
+        // Nothing tells when the late answer has been read: for longer than that takes, it must not be believed.
+        for _ in 0..50 {
+            assert_eq!(larder.get(&manifest(REPO, "latest")).await.body, new.manifest, "gone: {is_gone}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 }
 
