@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -208,9 +209,13 @@ impl Larder {
     }
 }
 
-/// Every file below `directory`, with its content.
+/// Every file below `directory`, with its content. What a running server took away while this looked is not among them.
 pub fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    paths(directory).into_iter().map(|path| (path.clone(), std::fs::read(&path).unwrap())).collect()
+    let read = |path: PathBuf| match std::fs::read(&path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => None,
+        content => Some((path, content.unwrap())),
+    };
+    paths(directory).into_iter().filter_map(read).collect()
 }
 
 /// Every file below `directory`.
