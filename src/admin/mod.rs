@@ -169,7 +169,10 @@ impl Admin {
     }
 
     async fn backup<B>(&self, request: &Request<B>) -> Response<Body> {
-        let local = Local::new(self.inner.served.cache.store());
+        let cache = &self.inner.served.cache;
+        let pins = cache.inventory().pins().clone();
+        let is_pinned = Arc::new(move |repository: &_, reference: &_| pins.cover_reference(repository, reference));
+        let local = Local::new(cache.store(), is_pinned);
         let below = request.uri().path().trim_start_matches(backup::PREFIX);
         backup::give(&local, below, request.uri().query()).await
     }

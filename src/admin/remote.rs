@@ -5,12 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::StatusCode;
 
-use super::backup::PREFIX;
+use super::backup::{PREFIX, piece_of};
 use super::client::{AdminError, AdminUrl, post};
 use crate::backup::{Listing, Source, SourceError};
 use crate::oci::{Digest, RepoName};
 use crate::oci_layout::Index;
 use crate::secret::Secret;
+use crate::storage::Home;
 
 /// How long a server may take over one answer: it may have to read and check what no disk has in memory.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -37,6 +38,11 @@ impl Remote {
             error => SourceError::Failed(error.to_string()),
         })
     }
+
+    async fn listing_at(&self, below: &str) -> Result<Listing, SourceError> {
+        let index = Index::from_json(&self.ask(below).await?).map_err(unreadable)?;
+        Listing::read(&index).map_err(unreadable)
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display) -> SourceError {
@@ -50,15 +56,18 @@ impl Source for Remote {
     }
 
     async fn listing(&self, name: &RepoName) -> Result<Listing, SourceError> {
-        let text = self.ask(&format!("repositories/{name}")).await?;
-        Listing::read(&Index::from_json(&text).map_err(unreadable)?).map_err(unreadable)
+        self.listing_at(&format!("repositories/{name}")).await
+    }
+
+    async fn pinned(&self) -> Result<Listing, SourceError> {
+        self.listing_at("pinned").await
     }
 
     async fn pins(&self) -> Result<Vec<String>, SourceError> {
         serde_json::from_slice(&self.ask("pins").await?).map_err(unreadable)
     }
 
-    async fn piece(&self, name: &RepoName, digest: &Digest, from: u64) -> Result<Bytes, SourceError> {
-        self.ask(&format!("content/{digest}?repository={name}&from={from}")).await
+    async fn piece(&self, home: &Home, digest: &Digest, from: u64) -> Result<Bytes, SourceError> {
+        self.ask(&piece_of(home, digest, from)).await
     }
 }

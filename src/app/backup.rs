@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::error::Error;
+use super::pins;
 use super::stopped::open_stopped;
+use super::wiring::routes;
 use crate::backup::{self, BackupError, BackupReport, Local, Options, Progress, RestoreReport};
 use crate::config::Config;
 use crate::oci_layout::{Directory, LayoutError};
-use crate::storage::{self, OpenError};
+use crate::storage::{self, OpenError, Store};
 use crate::task;
 
 /// Why not.
@@ -21,12 +24,15 @@ pub enum StoppedError {
     /// The data directory.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] Error),
     /// The backup.
     #[error(transparent)]
     Backup(#[from] BackupError),
 }
 
-/// Backs up what is hosted in a data directory that no server uses.
+/// Backs up what is hosted and what is pinned in a data directory that no server uses.
 ///
 /// # Errors
 /// There is none, a server uses it, or the disk fails.
@@ -42,9 +48,21 @@ pub async fn back_up_stopped(
     }
     let stopped = config.clone();
     let store = task::blocking(move || open_stopped(&stopped)).await?;
-    let done = backup::back_up(&Local::new(&store), layout, options, progress).await;
+    let done = back_up_store(config, &store, layout, options, progress).await;
     task::blocking(move || store.close()).await;
-    Ok(done?)
+    done
+}
+
+async fn back_up_store(
+    config: &Config,
+    store: &Store,
+    layout: Arc<Directory>,
+    options: Options,
+    progress: &Progress,
+) -> Result<BackupReport, StoppedError> {
+    let pins = pins::open(config, store, &routes(config)?, None).await?;
+    let is_pinned = Arc::new(move |repository: &_, reference: &_| pins.cover_reference(repository, reference));
+    Ok(backup::back_up(&Local::new(store, is_pinned), layout, options, progress).await?)
 }
 
 /// Restores a backup into a data directory that no server uses, and that is made if it is not there.
@@ -60,11 +78,13 @@ pub async fn restore(
     // Before the data directory is made for nothing.
     let layout = Directory::open(from).map_err(|error: LayoutError| BackupError::from(error))?;
     let config = config.clone();
-    let done = task::blocking(move || -> Result<RestoreReport, StoppedError> {
-        let store = open_stopped(&config)?;
+    let store = task::blocking(move || open_stopped(&config)).await?;
+    // The cache gets no room before that.
+    store.counted().await;
+    let done = task::blocking(move || {
         let done = backup::restore(&layout, &store, force, &progress);
         store.close();
-        Ok(done?)
+        done
     });
-    done.await
+    Ok(done.await?)
 }

@@ -78,16 +78,7 @@ impl Intake {
     ) -> Result<bool, IntakeError> {
         let is_new = self.store.blob(digest)?.is_none();
         if is_new {
-            let (mut ingest, mut room) = self.store.ingest(digest)?;
-            if ingest.left() > 0 {
-                // From the beginning: what a download left here is no matter.
-                ingest.discard();
-                (ingest, room) = self.store.ingest(digest)?;
-            }
-            if let Err(error) = room.cover_exactly(size) {
-                ingest.discard();
-                return Err(error.into());
-            }
+            let (mut ingest, room) = self.store.ingest_anew(digest, size)?;
             let mut at = 0;
             while at < size {
                 let piece = read(at)?;

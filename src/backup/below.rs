@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::entry::Entry;
 use crate::oci::{Digest, Manifest, ManifestError};
 
 /// What a manifest names.
@@ -49,16 +50,14 @@ pub(super) fn spread(broken: &mut HashMap<Digest, String>, below: &HashMap<Diges
     }
 }
 
-/// All content that these manifests are made of.
-pub(super) fn content<'a>(
-    manifests: impl Iterator<Item = &'a Digest>,
-    below: &HashMap<Digest, Below>,
-) -> HashSet<Digest> {
+/// All content that these are made of, but for what they lack.
+pub(super) fn content(entries: &[Entry], below: &HashMap<Digest, Below>) -> HashSet<Digest> {
     let mut content = HashSet::new();
-    for digest in manifests {
-        content.insert(*digest);
-        if let Some(below) = below.get(digest) {
-            content.extend(below.blobs.iter().chain(&below.optional).map(|(blob, _)| *blob));
+    for entry in entries {
+        content.insert(entry.digest);
+        if let Some(below) = below.get(&entry.digest) {
+            let blobs = below.blobs.iter().chain(&below.optional).map(|(blob, _)| *blob);
+            content.extend(blobs.filter(|blob| !entry.absent.contains(blob)));
         }
     }
     content

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::oci::{Descriptor, Digest, MediaType, RepoName, Tag};
 use crate::oci_layout::{Index, REF_NAME};
-use crate::storage::Holdings;
+use crate::storage::{Holdings, Home};
 
 /// Says that an index is a backup's, and of which format.
 pub(super) const FORMAT: &str = "dev.larder.backup";
@@ -13,8 +13,12 @@ pub(super) const FORMAT: &str = "dev.larder.backup";
 pub(super) const CURRENT: &str = "1";
 /// The patterns that were pinned, beside the images.
 pub(super) const PINS: &str = "pins.json";
-/// Whose a manifest is.
+/// In which repository of ours a manifest is.
 const REPOSITORY: &str = "dev.larder.repository";
+/// In which repository of an upstream's it is that was cached.
+const CACHED: &str = "dev.larder.cached";
+/// When upstream last said that a cached tag means it, in seconds since 1970.
+const LEARNT: &str = "dev.larder.learnt";
 /// What it names and its repository did not have any more when the backup was made.
 const ABSENT: &str = "dev.larder.absent";
 /// In a listing: files that could not be read.
@@ -23,26 +27,50 @@ const DAMAGED: &str = "dev.larder.damaged";
 /// A manifest of a repository, under one of its names or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    pub(super) repository: RepoName,
+    pub(super) home: Home,
     pub(super) digest: Digest,
     pub(super) media_type: MediaType,
     /// In bytes.
     pub(super) size: u64,
     pub(super) tag: Option<Tag>,
+    /// When upstream said last that the tag means it, in seconds since 1970; 0 of what is ours.
+    pub(super) learnt: u64,
     /// What it names and cannot be had: it was deleted on purpose.
     pub(super) absent: Vec<Digest>,
 }
 
 impl Entry {
+    /// One without a tag of which nothing is missing.
+    pub(super) fn new(home: Home, digest: Digest, media_type: MediaType, size: u64) -> Entry {
+        Entry { home, digest, media_type, size, tag: None, learnt: 0, absent: Vec::new() }
+    }
+
+    /// Whether the repository is one that was cached.
+    pub(super) fn is_cached(&self) -> bool {
+        matches!(self.home, Home::Cached(_))
+    }
+
     /// What people call it.
     pub(super) fn reference(&self) -> String {
         self.tag.as_ref().map_or_else(|| self.digest.to_string(), Tag::to_string)
     }
 
+    /// What people call its repository.
+    pub(super) fn repository(&self) -> String {
+        match &self.home {
+            Home::Hosted(name) => name.to_string(),
+            Home::Cached(repository) => repository.to_string(),
+        }
+    }
+
     fn to_descriptor(&self) -> Descriptor {
-        let mut annotations = BTreeMap::from([(REPOSITORY.to_owned(), self.repository.to_string())]);
+        let kind = if matches!(self.home, Home::Hosted(_)) { REPOSITORY } else { CACHED };
+        let mut annotations = BTreeMap::from([(kind.to_owned(), self.repository())]);
         if let Some(tag) = &self.tag {
-            annotations.insert(REF_NAME.to_owned(), format!("{}:{tag}", self.repository));
+            annotations.insert(REF_NAME.to_owned(), format!("{}:{tag}", self.repository()));
+        }
+        if self.learnt > 0 {
+            annotations.insert(LEARNT.to_owned(), self.learnt.to_string());
         }
         if !self.absent.is_empty() {
             let absent: Vec<String> = self.absent.iter().map(Digest::to_string).collect();
@@ -61,7 +89,12 @@ impl Entry {
     fn read(descriptor: &Descriptor) -> Result<Entry, String> {
         let wrong = |what: &str| format!("{}: {what}", descriptor.digest);
         let annotation = |name: &str| descriptor.annotations.get(name).map(String::as_str);
-        let name = annotation(REPOSITORY).ok_or_else(|| wrong("it is in no repository"))?;
+        let unnamed = |error| wrong(&format!("{error}"));
+        let (name, home) = match (annotation(REPOSITORY), annotation(CACHED)) {
+            (Some(name), None) => (name, Home::Hosted(name.parse().map_err(unnamed)?)),
+            (None, Some(name)) => (name, Home::Cached(name.parse().map_err(unnamed)?)),
+            _ => return Err(wrong("it is in no repository")),
+        };
         let tag = match annotation(REF_NAME) {
             None => None,
             Some(text) => {
@@ -72,11 +105,12 @@ impl Entry {
         let absent: Result<Vec<Digest>, _> =
             annotation(ABSENT).unwrap_or_default().split_whitespace().map(str::parse).collect();
         Ok(Entry {
-            repository: name.parse().map_err(|error| wrong(&format!("{error}")))?,
+            home,
             digest: descriptor.digest,
             media_type: descriptor.media_type.parse().map_err(|()| wrong("it is not a manifest's media type"))?,
             size: descriptor.size,
             tag,
+            learnt: annotation(LEARNT).and_then(|text| text.parse().ok()).unwrap_or_default(),
             absent: absent.map_err(|error| wrong(&error.to_string()))?,
         })
     }
@@ -101,8 +135,7 @@ impl Listing {
         let mut damaged: Vec<String> = damaged.iter().map(|path| path.display().to_string()).collect();
         let mut entries = Vec::new();
         for (digest, media_type, size) in manifests {
-            let untagged =
-                Entry { repository: repository.clone(), digest, media_type, size, tag: None, absent: Vec::new() };
+            let untagged = Entry::new(repository.clone().into(), digest, media_type, size);
             match names.remove(&digest) {
                 Some(tags) => {
                     entries.extend(tags.into_iter().map(|tag| Entry { tag: Some(tag), ..untagged.clone() }));
@@ -157,6 +190,20 @@ mod tests {
         let index = Index::from_json(&listing.to_index().to_json()).unwrap();
         assert_eq!(index.manifests[1].annotations[REF_NAME], "golden/ui:v1");
         assert_eq!(Listing::read(&index), Ok(listing));
+    }
+
+    #[test]
+    fn what_was_cached_is_never_taken_for_ours() {
+        let home = Home::Cached("docker.io/library/alpine".parse().unwrap());
+        let entry = Entry::new(home, Digest::sha256(b"x"), MediaType::OciIndex, 7);
+        let entry = Entry { tag: Some("3.20".parse().unwrap()), learnt: 1_700_000_000, ..entry };
+        let listing = Listing { entries: vec![entry], damaged: Vec::new() };
+        let index = Index::from_json(&listing.to_index().to_json()).unwrap();
+        assert_eq!(index.manifests[0].annotations[REF_NAME], "docker.io/library/alpine:3.20");
+        assert_eq!(Listing::read(&index), Ok(listing));
+        let mut both = index;
+        both.manifests[0].annotations.insert(REPOSITORY.to_owned(), "library/alpine".to_owned());
+        assert!(Listing::read(&both).is_err());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Copies of what is hosted, out of the house and back: a backup is an OCI image layout that other tools read, too.
+//! Copies of what is hosted and of what is pinned, out of the house and back: a backup is an OCI image layout that other
+//! tools read, too.
 //!
 //! Content leaves only as what its digest says, and comes back only so. Knows neither HTTP nor the command line: where a
 //! backup's content comes from is a [`Source`], which a store on this machine is, and a running server elsewhere.
@@ -7,6 +8,7 @@ mod below;
 mod entry;
 mod error;
 mod local;
+mod pinned;
 mod progress;
 mod report;
 mod restoration;
@@ -16,6 +18,7 @@ mod writer;
 pub use entry::Listing;
 pub use error::BackupError;
 pub use local::Local;
+pub use pinned::IsPinned;
 pub use progress::Progress;
 pub use report::{BackupReport, Damage, RestoreReport};
 pub use restoration::restore;

@@ -16,14 +16,16 @@ pub struct Damage {
 /// What a backup has.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct BackupReport {
-    /// Repositories in it.
+    /// Repositories of ours in it.
     pub repositories: u64,
-    /// Manifests and indexes.
+    /// Their manifests and indexes.
     pub manifests: u64,
-    /// Tags.
+    /// Their tags.
     pub tags: u64,
     /// Patterns that the operator pinned.
     pub pins: u64,
+    /// Images of other registries that are pinned, by the operator or by the configuration.
+    pub pinned_images: u64,
     /// All content, manifests included.
     pub blobs: u64,
     /// What was not there already.
@@ -43,14 +45,16 @@ pub struct BackupReport {
 /// What came back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct RestoreReport {
-    /// Repositories.
+    /// Repositories of ours.
     pub repositories: u64,
-    /// Manifests and indexes, those included that were there.
+    /// Their manifests and indexes, those included that were there.
     pub manifests: u64,
-    /// Tags, those included that meant the same.
+    /// Their tags, those included that meant the same.
     pub tags: u64,
     /// Patterns that are pinned, those included that were.
     pub pins: u64,
+    /// Images of other registries that are in the cache, those included that were.
+    pub pinned_images: u64,
     /// Content that was not there.
     pub copied_blobs: u64,
     /// Its length in bytes.

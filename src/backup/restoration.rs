@@ -1,7 +1,8 @@
 //! Bringing back what a backup has, into a store that nobody else uses meanwhile. Blocks.
 //!
 //! Everything is found right before anything of its image is linked, and a repository's tags come last: what was cut off,
-//! or is damaged, is not there, and restoring again goes on with it. What is there already stays, and what is pinned.
+//! or is damaged, is not there, and restoring again goes on with it. What is there already stays, and what is pinned. Pinned
+//! images of other registries go into the cache, as far as it has room for them, under the tags of which it knows nothing.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,9 +12,9 @@ use super::error::BackupError;
 use super::progress::Progress;
 use super::report::{Damage, RestoreReport};
 use crate::oci::manifest::MAX_MANIFEST;
-use crate::oci::{Digest, Referrer, RepoName};
+use crate::oci::{Digest, Referrer, RepoName, Repository};
 use crate::oci_layout::{Directory, LayoutError};
-use crate::storage::{Hosted, Link, StorageError, Store, Verdict};
+use crate::storage::{Home, Hosted, Link, StorageError, Store, Verdict};
 
 /// Restores all that `layout` has. When this returns, it is durable. With `force`, tags that mean something else here get
 /// the meaning that they have there.
@@ -26,9 +27,10 @@ pub fn restore(
     force: bool,
     progress: &Progress,
 ) -> Result<RestoreReport, BackupError> {
-    let mut repositories: BTreeMap<RepoName, Vec<Entry>> = BTreeMap::new();
+    // Ours come first.
+    let mut repositories: BTreeMap<Home, Vec<Entry>> = BTreeMap::new();
     for entry in entries(layout)? {
-        repositories.entry(entry.repository.clone()).or_default().push(entry);
+        repositories.entry(entry.home.clone()).or_default().push(entry);
     }
     let hosted = store.hosted();
     if !force {
@@ -40,8 +42,8 @@ pub fn restore(
     let mut restore =
         Restore { layout, store, hosted, progress, report: RestoreReport::default(), done: HashMap::new() };
     progress.expect(restore.length(repositories.values().flatten())?);
-    for (name, entries) in &repositories {
-        restore.repository(name, entries)?;
+    for (home, entries) in &repositories {
+        restore.repository(home, entries)?;
     }
     restore.pins(force)?;
     restore.report.damaged.sort();
@@ -58,13 +60,13 @@ fn entries(layout: &Directory) -> Result<Vec<Entry>, BackupError> {
     }
 }
 
-/// The tags that mean something else. One that cannot be read means nothing any more.
+/// The tags of ours that mean something else. One that cannot be read means nothing any more.
 fn conflicts<'a>(hosted: &Hosted, entries: impl Iterator<Item = &'a Entry>) -> Result<Vec<String>, StorageError> {
     let mut conflicts = Vec::new();
     for entry in entries {
-        let Some(tag) = &entry.tag else { continue };
-        match hosted.tag(&entry.repository, tag) {
-            Ok(Some(meant)) if meant != entry.digest => conflicts.push(format!("{}:{tag}", entry.repository)),
+        let (Some(tag), Home::Hosted(name)) = (&entry.tag, &entry.home) else { continue };
+        match hosted.tag(name, tag) {
+            Ok(Some(meant)) if meant != entry.digest => conflicts.push(format!("{name}:{tag}")),
             Ok(_) | Err(StorageError::Damaged { .. }) => {}
             Err(error) => return Err(error),
         }
@@ -120,7 +122,7 @@ impl Restore<'_> {
         Ok(length)
     }
 
-    fn repository(&mut self, name: &RepoName, entries: &[Entry]) -> Result<(), BackupError> {
+    fn repository(&mut self, home: &Home, entries: &[Entry]) -> Result<(), BackupError> {
         let mut manifests: BTreeMap<Digest, (&Entry, Vec<u8>)> = BTreeMap::new();
         let (mut below, mut broken) = (HashMap::new(), HashMap::new());
         for entry in entries {
@@ -140,15 +142,16 @@ impl Restore<'_> {
         spread(&mut broken, &below);
         for entry in entries {
             if let Some(reason) = broken.get(&entry.digest) {
-                let (repository, image) = (name.to_string(), entry.reference());
+                let (repository, image) = (entry.repository(), entry.reference());
                 self.report.damaged.push(Damage { repository, image, reason: reason.clone() });
             }
         }
         manifests.retain(|digest, _| !broken.contains_key(digest));
-        if !manifests.is_empty() {
-            self.link(name, entries, &manifests, &below)?;
+        match home {
+            _ if manifests.is_empty() => Ok(()),
+            Home::Hosted(name) => self.link(name, entries, &manifests, &below),
+            Home::Cached(repository) => self.link_cached(repository, entries, &manifests, &below),
         }
-        Ok(())
     }
 
     /// A manifest, found right.
@@ -170,29 +173,29 @@ impl Restore<'_> {
         if let Some(child) = below.manifests.iter().find(|child| !entry.absent.contains(child) && !is_here(child)) {
             return Ok(Some(format!("its manifest {child} is not in the backup")));
         }
-        let mut wrong = self.take(&entry.digest)?.err();
+        let mut wrong = self.take(&entry.home, &entry.digest)?.err();
         for (blob, _) in below.blobs.iter().filter(|(blob, _)| !entry.absent.contains(blob)) {
-            let taken = self.take(blob)?;
+            let taken = self.take(&entry.home, blob)?;
             wrong = wrong.or(taken.err());
         }
-        for (blob, _) in &below.optional {
+        for (blob, _) in below.optional.iter().filter(|(blob, _)| !entry.absent.contains(blob)) {
             if self.layout.size(blob)?.is_some() {
                 // One that is damaged can be had where it is made.
-                let _ = self.take(blob)?;
+                let _ = self.take(&entry.home, blob)?;
             }
         }
         Ok(wrong)
     }
 
     /// Has content in the store, right and durable; says how long it is, or what is wrong with the backup's.
-    fn take(&mut self, digest: &Digest) -> Result<Result<u64, String>, BackupError> {
+    fn take(&mut self, home: &Home, digest: &Digest) -> Result<Result<u64, String>, BackupError> {
         if let Some(done) = self.done.get(digest) {
             return Ok(done.clone());
         }
         let size = self.layout.size(digest)?;
         let taken = match self.here(digest)? {
             Some(size) => Ok(size),
-            None => self.copy(digest)?,
+            None => self.copy(home, digest)?,
         };
         self.progress.advance(size.unwrap_or_default());
         self.done.insert(*digest, taken.clone());
@@ -207,9 +210,16 @@ impl Restore<'_> {
         }
     }
 
-    fn copy(&mut self, digest: &Digest) -> Result<Result<u64, String>, BackupError> {
+    fn copy(&mut self, home: &Home, digest: &Digest) -> Result<Result<u64, String>, BackupError> {
         let announced = self.layout.size(digest)?.unwrap_or_default();
-        let (hosted, mut ingest) = (self.store.hosted(), self.store.hosted().ingest(digest, announced)?);
+        let (mut ingest, room) = match home {
+            Home::Hosted(_) => (self.hosted.ingest(digest, announced)?, None),
+            Home::Cached(_) => match self.store.ingest_anew(digest, announced) {
+                Ok((ingest, room)) => (ingest, Some(room)),
+                Err(error @ StorageError::NoRoom) => return Ok(Err(error.to_string())),
+                Err(error) => return Err(error.into()),
+            },
+        };
         let read = self.layout.check(digest, |piece| ingest.append(piece).map_err(BackupError::from));
         let size = ingest.passed();
         match read {
@@ -223,7 +233,10 @@ impl Restore<'_> {
                 return Err(error);
             }
         }
-        hosted.commit(digest, ingest)?;
+        match room {
+            None => self.hosted.commit(digest, ingest)?,
+            Some(room) => self.store.commit(digest, ingest, room)?,
+        };
         self.report.copied_blobs += 1;
         self.report.copied_bytes += size;
         Ok(Ok(size))
@@ -258,6 +271,35 @@ impl Restore<'_> {
             }
         }
         self.report.repositories += 1;
+        Ok(())
+    }
+
+    /// The same for the cache, where a tag of which something is known means what it meant.
+    fn link_cached(
+        &mut self,
+        repository: &Repository,
+        entries: &[Entry],
+        manifests: &BTreeMap<Digest, (&Entry, Vec<u8>)>,
+        below: &HashMap<Digest, Below>,
+    ) -> Result<(), BackupError> {
+        let mut named: HashSet<&Digest> = HashSet::new();
+        for (digest, (entry, bytes)) in manifests {
+            let Below { blobs, optional, manifests: children } = &below[digest];
+            for (blob, _) in blobs.iter().chain(optional).filter(|(blob, _)| !entry.absent.contains(blob)) {
+                if let Some(Ok(size)) = self.done.get(blob) {
+                    self.store.add_link(repository, blob, Link::Blob { size: *size })?;
+                }
+            }
+            let link = Link::Manifest { media_type: entry.media_type, size: bytes.len() as u64 };
+            self.store.add_link(repository, digest, link)?;
+            named.extend(children);
+        }
+        for entry in entries.iter().filter(|entry| manifests.contains_key(&entry.digest)) {
+            if let Some(tag) = &entry.tag {
+                self.store.recall_tag(repository, tag, &entry.digest, entry.learnt)?;
+            }
+        }
+        self.report.pinned_images += manifests.keys().filter(|digest| !named.contains(digest)).count() as u64;
         Ok(())
     }
 }

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::entry::Listing;
 use crate::oci::{Digest, RepoName};
+use crate::storage::Home;
 
 /// Longest piece of content that is asked for at a time, in bytes. A shorter one is the last.
 pub const PIECE: u64 = 4 << 20;
@@ -33,14 +34,13 @@ pub trait Source: Sync {
     /// What a repository has, as of one moment.
     fn listing(&self, name: &RepoName) -> impl Future<Output = Result<Listing, SourceError>> + Send;
 
+    /// What is cached of images that are pinned.
+    fn pinned(&self) -> impl Future<Output = Result<Listing, SourceError>> + Send;
+
     /// What the operator pinned while the server ran.
     fn pins(&self) -> impl Future<Output = Result<Vec<String>, SourceError>> + Send;
 
-    /// Content that `name` has or had lately, from a byte on: [`PIECE`] bytes, or fewer at the end.
-    fn piece(
-        &self,
-        name: &RepoName,
-        digest: &Digest,
-        from: u64,
-    ) -> impl Future<Output = Result<Bytes, SourceError>> + Send;
+    /// Content that a repository has or had lately, from a byte on: [`PIECE`] bytes, or fewer at the end.
+    fn piece(&self, home: &Home, digest: &Digest, from: u64)
+    -> impl Future<Output = Result<Bytes, SourceError>> + Send;
 }

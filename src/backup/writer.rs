@@ -1,7 +1,9 @@
 //! Making a backup, or bringing one up to date, while the source goes on changing.
 //!
 //! What a repository had when it was listed is what the backup has of it. What was deleted since then and is collected
-//! already is left out, with whatever named it. Content is copied, never linked: what one file loses the other still has. The index is replaced last: a backup that is cut off leaves the one before.
+//! already is left out, with whatever named it; of a cached image there is what there is, for upstream has the rest. Content
+//! is copied, never linked: what one file loses the other still has. The index is replaced last: a backup that is cut off
+//! leaves the one before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -14,9 +16,10 @@ use super::error::BackupError;
 use super::progress::Progress;
 use super::report::{BackupReport, Damage};
 use super::source::{PIECE, Source, SourceError};
+use crate::oci::Digest;
 use crate::oci::manifest::MAX_MANIFEST;
-use crate::oci::{Digest, RepoName};
 use crate::oci_layout::{Directory, Incoming, LayoutError};
+use crate::storage::Home;
 use crate::task;
 
 /// Contents that are copied side by side.
@@ -35,7 +38,7 @@ pub struct Options {
 #[derive(Clone, Debug)]
 struct Wanted {
     /// One that has it.
-    repository: RepoName,
+    home: Home,
     digest: Digest,
     size: u64,
     /// What is there already counts as right only after a look at all of it.
@@ -78,10 +81,11 @@ pub async fn back_up(
         report.damaged.extend(damaged.into_iter().map(damage));
         entries.extend(listed);
     }
+    entries.extend(source.pinned().await?.entries);
 
     let mut copy = Copy { source, layout: &layout, progress, report: &mut report, missing: HashMap::new() };
     let manifests = entries.iter().map(|entry| Wanted {
-        repository: entry.repository.clone(),
+        home: entry.home.clone(),
         digest: entry.digest,
         size: entry.size,
         verify: true,
@@ -91,8 +95,8 @@ pub async fn back_up(
     let blobs = entries.iter().flat_map(|entry| {
         let below = below.get(&entry.digest);
         let blobs = below.into_iter().flat_map(|below| below.blobs.iter().chain(&below.optional));
-        blobs.map(|(digest, size)| Wanted {
-            repository: entry.repository.clone(),
+        blobs.filter(|(digest, _)| !entry.absent.contains(digest)).map(|(digest, size)| Wanted {
+            home: entry.home.clone(),
             digest: *digest,
             size: *size,
             verify: options.verify,
@@ -113,7 +117,7 @@ pub async fn back_up(
         layout.publish(&listing.to_index())?;
         // What is left of an image that is lost elsewhere may be all that there is of it.
         if options.prune && report.damaged.is_empty() {
-            let removed = layout.prune(&content(listing.entries.iter().map(|entry| &entry.digest), &below))?;
+            let removed = layout.prune(&content(&listing.entries, &below))?;
             (report.removed_blobs, report.removed_bytes) = (removed.blobs, removed.bytes);
         }
         Ok(report)
@@ -172,14 +176,14 @@ impl<S: Source> Copy<'_, S> {
 }
 
 async fn fetch(source: &impl Source, layout: &Arc<Directory>, wanted: &Wanted) -> Result<Fetched, BackupError> {
-    let Wanted { repository, digest, .. } = wanted;
+    let Wanted { home, digest, .. } = wanted;
     if is_here(layout.clone(), wanted.clone()).await? {
         return Ok(Fetched::Kept);
     }
     let mut incoming: Option<Incoming> = None;
     let mut from = 0;
     loop {
-        let piece = match source.piece(repository, digest, from).await {
+        let piece = match source.piece(home, digest, from).await {
             Ok(piece) => piece,
             Err(SourceError::Gone) => return Ok(Fetched::Gone),
             Err(SourceError::Lost(reason)) => return Ok(Fetched::Lost(reason)),
@@ -199,6 +203,7 @@ async fn fetch(source: &impl Source, layout: &Arc<Directory>, wanted: &Wanted) -
         if length < PIECE {
             return match task::blocking(move || begun.finish()).await {
                 Ok(bytes) => Ok(Fetched::Copied(bytes)),
+                Err(LayoutError::Damaged { .. }) if matches!(home, Home::Cached(_)) => Ok(Fetched::Gone),
                 Err(error @ LayoutError::Damaged { .. }) => Ok(Fetched::Lost(error.to_string())),
                 Err(error) => Err(error.into()),
             };
@@ -242,13 +247,13 @@ async fn read_manifests(
     Ok(found)
 }
 
-/// Of repositories that lacked something, the manifests that are still there.
+/// Of our repositories that lacked something, the manifests that are still there. A cached image may lack what it likes.
 async fn look_again(
     source: &impl Source,
     entries: &[Entry],
     missing: &HashMap<Digest, Option<String>>,
     below: &HashMap<Digest, Below>,
-) -> Result<HashMap<RepoName, HashSet<Digest>>, BackupError> {
+) -> Result<HashMap<Home, HashSet<Digest>>, BackupError> {
     let gone = |digest: &Digest| matches!(missing.get(digest), Some(None));
     let lacks = |entry: &&Entry| {
         let below = below.get(&entry.digest);
@@ -256,10 +261,12 @@ async fn look_again(
     };
     let mut still_there = HashMap::new();
     for entry in entries.iter().filter(lacks) {
-        if !still_there.contains_key(&entry.repository) {
-            let listing = source.listing(&entry.repository).await?;
+        if let Home::Hosted(name) = &entry.home
+            && !still_there.contains_key(&entry.home)
+        {
+            let listing = source.listing(name).await?;
             let manifests = listing.entries.into_iter().map(|entry| entry.digest).collect();
-            still_there.insert(entry.repository.clone(), manifests);
+            still_there.insert(entry.home.clone(), manifests);
         }
     }
     Ok(still_there)
@@ -270,7 +277,7 @@ fn judge(
     entries: Vec<Entry>,
     missing: &HashMap<Digest, Option<String>>,
     below: &HashMap<Digest, Below>,
-    still_there: &HashMap<RepoName, HashSet<Digest>>,
+    still_there: &HashMap<Home, HashSet<Digest>>,
     report: &mut BackupReport,
 ) -> Vec<Entry> {
     let lacks = |digest: &Digest| missing.contains_key(digest);
@@ -286,23 +293,22 @@ fn judge(
     let mut whole: Vec<Entry> = Vec::new();
     for mut entry in entries {
         if let Some(reason) = broken.get(&entry.digest) {
-            let (repository, image) = (entry.repository.to_string(), entry.reference());
+            let (repository, image) = (entry.repository(), entry.reference());
             report.damaged.push(Damage { repository, image, reason: reason.clone() });
             continue;
         }
         // One without a word of what is below was itself deleted meanwhile.
         let Some(below) = below.get(&entry.digest) else { continue };
-        entry.absent = below.blobs.iter().map(|(blob, _)| *blob).filter(lacks).collect();
-        let is_there = still_there.get(&entry.repository).is_none_or(|there| there.contains(&entry.digest));
+        entry.absent.extend(below.blobs.iter().map(|(blob, _)| *blob).filter(lacks));
+        let is_there = still_there.get(&entry.home).is_none_or(|there| there.contains(&entry.digest));
         if entry.absent.is_empty() || is_there {
             whole.push(entry);
         }
     }
-    let kept: HashSet<(RepoName, Digest)> =
-        whole.iter().map(|entry| (entry.repository.clone(), entry.digest)).collect();
+    let kept: HashSet<(Home, Digest)> = whole.iter().map(|entry| (entry.home.clone(), entry.digest)).collect();
     for entry in &mut whole {
         let children = below.get(&entry.digest).into_iter().flat_map(|below| &below.manifests);
-        let absent = children.filter(|child| !kept.contains(&(entry.repository.clone(), **child)));
+        let absent = children.filter(|child| !kept.contains(&(entry.home.clone(), **child)));
         entry.absent.extend(absent);
     }
     report.damaged.sort();
@@ -310,11 +316,17 @@ fn judge(
 }
 
 fn sum_up(report: &mut BackupReport, entries: &[Entry], below: &HashMap<Digest, Below>) {
-    let count = |set: HashSet<(&RepoName, &Digest)>| set.len() as u64;
-    report.repositories = entries.iter().map(|entry| &entry.repository).collect::<HashSet<_>>().len() as u64;
-    report.manifests = count(entries.iter().map(|entry| (&entry.repository, &entry.digest)).collect());
-    report.tags = entries.iter().filter(|entry| entry.tag.is_some()).count() as u64;
-    report.blobs = content(entries.iter().map(|entry| &entry.digest), below).len() as u64;
-    let incomplete = entries.iter().filter(|entry| !entry.absent.is_empty());
-    report.incomplete = count(incomplete.map(|entry| (&entry.repository, &entry.digest)).collect());
+    let count = |set: HashSet<(&Home, &Digest)>| set.len() as u64;
+    let (pinned, ours): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.is_cached());
+    report.repositories = ours.iter().map(|entry| &entry.home).collect::<HashSet<_>>().len() as u64;
+    report.manifests = count(ours.iter().map(|entry| (&entry.home, &entry.digest)).collect());
+    report.tags = ours.iter().filter(|entry| entry.tag.is_some()).count() as u64;
+    let manifests = |entry: &Entry| below.get(&entry.digest).map_or(&[][..], |below| &below.manifests);
+    let named: HashSet<(&Home, &Digest)> =
+        pinned.iter().flat_map(|entry| manifests(entry).iter().map(|child| (&entry.home, child))).collect();
+    let images = pinned.iter().map(|entry| (&entry.home, &entry.digest)).filter(|image| !named.contains(image));
+    report.pinned_images = count(images.collect());
+    report.blobs = content(entries, below).len() as u64;
+    let incomplete = ours.iter().filter(|entry| !entry.absent.is_empty());
+    report.incomplete = count(incomplete.map(|entry| (&entry.home, &entry.digest)).collect());
 }

@@ -1,5 +1,5 @@
-//! `larder backup`: what is hosted goes into an OCI image layout, from the running server or, where none runs, from its data
-//! directory. Never changes anything of the server's.
+//! `larder backup`: what is hosted and what is pinned goes into an OCI image layout, from the running server or, where none
+//! runs, from its data directory. Never changes anything of the server's.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,9 @@ const ACCOUNTS: &str = "htpasswd";
 /// tag and blob of the private registry as of the moment at which each repository is looked at, while the server goes on. In
 /// the same DIR only what is new is copied; a backup that is cut off leaves the one before.
 ///
-/// What `larder pin` pinned is kept in DIR/larder/pins.json: the patterns, and not the images, which are fetched again.
-/// The rules of `[registry]` are kept in DIR/larder/registry.toml if this machine has the configuration.
+/// Of images that are pinned, by `larder pin` or in the configuration, it has what is cached, under their full names; the
+/// patterns of `larder pin` are in DIR/larder/pins.json. The rules of `[registry]` are kept in DIR/larder/registry.toml if
+/// this machine has the configuration.
 ///
 /// Exit code 1 if something is lost on the server and could not be backed up; it is named, and the rest is there.
 #[derive(Debug, Args)]
@@ -95,14 +96,23 @@ impl Backup {
     }
 
     fn report(&self, report: &BackupReport) -> Result<(), Failure> {
-        let BackupReport { repositories, manifests, tags, pins, copied_blobs, copied_bytes, removed_blobs, .. } =
-            report;
+        let BackupReport {
+            repositories,
+            manifests,
+            tags,
+            pins,
+            pinned_images,
+            copied_blobs,
+            copied_bytes,
+            removed_blobs,
+            ..
+        } = report;
         output::write(&if self.json {
             format!("{}\n", serde_json::to_string(report).unwrap_or_default())
         } else {
             format!(
-                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins; {copied_blobs} blobs copied ({}), \
-                 {removed_blobs} removed ({})\n",
+                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins, {pinned_images} pinned images; \
+                 {copied_blobs} blobs copied ({}), {removed_blobs} removed ({})\n",
                 bytesize::ByteSize(*copied_bytes),
                 bytesize::ByteSize(report.removed_bytes),
             )

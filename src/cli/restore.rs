@@ -18,7 +18,8 @@ use crate::config::Config;
 ///
 /// Into the data directory of a server that does not run; it is made if it is not there. Every byte is checked on its way, and
 /// a tag appears only when all that is below it is there. What is there already and is not in the backup stays, and what
-/// is pinned in either is pinned; what is cut off can be repeated.
+/// is pinned in either is pinned; what is cut off can be repeated. Pinned images of other registries go into the cache: a tag
+/// of which it knows something already means what it meant there.
 ///
 /// The rules of `[registry]` and the accounts that `larder backup` kept are in DIR/larder: they belong to the configuration,
 /// which this command does not touch.
@@ -50,12 +51,14 @@ impl Restore {
     }
 
     fn report(&self, report: &RestoreReport) -> Result<(), Failure> {
-        let RestoreReport { repositories, manifests, tags, pins, copied_blobs, copied_bytes, damaged } = report;
+        let RestoreReport { repositories, manifests, tags, pins, pinned_images, copied_blobs, copied_bytes, damaged } =
+            report;
         output::write(&if self.json {
             format!("{}\n", serde_json::to_string(report).unwrap_or_default())
         } else {
             format!(
-                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins; {copied_blobs} blobs copied ({})\n",
+                "{repositories} repositories, {tags} tags, {manifests} manifests, {pins} pins, {pinned_images} pinned images; \
+                 {copied_blobs} blobs copied ({})\n",
                 bytesize::ByteSize(*copied_bytes)
             )
         })?;

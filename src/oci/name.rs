@@ -124,6 +124,16 @@ pub struct Repository {
     pub name: RepoName,
 }
 
+impl FromStr for Repository {
+    type Err = NameError;
+
+    /// The reverse of its `Display`: all of the text up to the first `/` is the registry.
+    fn from_str(text: &str) -> Result<Repository, NameError> {
+        let (registry, name) = text.split_once('/').ok_or(NameError::Registry)?;
+        Ok(Repository { registry: registry.parse()?, name: name.parse()? })
+    }
+}
+
 impl fmt::Display for Repository {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.name)

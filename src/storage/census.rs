@@ -13,9 +13,9 @@ use std::time::Duration;
 
 use super::durable;
 use super::error::StorageError;
-use super::hosted_files::repositories;
 use super::layout::{self, Layout};
 use super::print::Print;
+use super::repositories;
 use super::space::{Counting, Space, length_of};
 use crate::oci::Digest;
 
@@ -68,9 +68,8 @@ pub fn begin(layout: Layout, counting: Counting) {
 fn count(layout: &Layout, counting: &Counting) -> Result<(), StorageError> {
     // As many as there are links of hosted repositories, while it lasts.
     let mut hosted = HashSet::new();
-    for (_, directory) in repositories(&layout.hosted())? {
-        let links = layout::RepositoryDirectory::new(directory).links();
-        let digests = durable::entries(&links)?;
+    for (_, directory) in repositories::hosted(layout)? {
+        let digests = durable::entries(&directory.links())?;
         hosted.extend(digests.iter().filter_map(|(name, _)| layout::parse_file_name(name)).map(|it| Print::of(&it)));
     }
     for directory in layout.blob_directories() {

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use super::durable;
 use super::error::StorageError;
-use super::hosted_files::{link, release, repositories};
+use super::hosted_files::{holders, index_is_up_to_date, link, release};
 use super::index::Change;
 use super::layout;
 use super::link::Link;
 use super::print::Print;
+use super::repositories;
+use super::space::length_of;
 use super::suspects::{Garbage, Suspect};
 use super::upload::destinations;
 use super::vault::Vault;
@@ -83,6 +85,12 @@ pub fn collect(vault: &Vault, grace: Duration) -> Result<Collected, StorageError
 fn remove(vault: &Vault, suspect: &Suspect, collected: &mut Collected) -> Result<(), StorageError> {
     match suspect {
         Suspect::Link(name, digest) => {
+            let is_left = is_left_to_the_cache(vault, name, digest)?;
+            let room = is_left.then(|| vault.space.reserve(length_of(&vault.layout.blob(digest)))).transpose();
+            // Then it stays ours, until it is found to be garbage once more.
+            if room.is_err() {
+                return Ok(());
+            }
             if durable::remove(&vault.layout.hosted_repository(name).link(digest))? {
                 collected.links += 1;
             }
@@ -104,21 +112,25 @@ fn find(vault: &Vault) -> Result<HashSet<Suspect>, StorageError> {
     let (mut found, mut held) = (HashSet::new(), Held::default());
     // Before the links are looked at: what an upload that ends meanwhile adds is cleared by that.
     let busy: HashSet<RepoName> = destinations(&vault.layout)?.into_iter().collect();
-    for (name, _) in repositories(&vault.layout.hosted())? {
+    for (name, _) in repositories::hosted(&vault.layout)? {
         let unneeded = unneeded_links(vault, &name, &mut held)?;
         if !busy.contains(&name) {
             found.extend(unneeded.into_iter().map(|digest| Suspect::Link(name.clone(), digest)));
         }
     }
-    for (_, registry) in durable::entries(&vault.layout.cached())? {
-        for (_, directory) in repositories(&registry)? {
-            linked(&layout::RepositoryDirectory::new(directory).links())?.iter().for_each(|digest| held.insert(digest));
-        }
+    for (_, directory) in repositories::cached(&vault.layout)? {
+        linked(&directory.links())?.iter().for_each(|digest| held.insert(digest));
     }
     for directory in vault.layout.blob_directories() {
         found.extend(blobs(&directory)?.into_iter().filter(|digest| !held.contains(digest)).map(Suspect::Blob));
     }
     Ok(found)
+}
+
+/// Whether content that a repository has would be the cache's alone without it. Where the index cannot say, it would.
+fn is_left_to_the_cache(vault: &Vault, name: &RepoName, digest: &Digest) -> Result<bool, StorageError> {
+    let is_ours = holders(vault, digest, 2)?.iter().any(|holder| holder != name);
+    Ok(!is_ours && (!index_is_up_to_date(vault) || !vault.index.repositories_of(digest, 1).is_empty()))
 }
 
 /// A repository's links to blobs that none of its manifests names. All it links to is held, needed or not: a blob goes

@@ -12,14 +12,13 @@ use super::durable;
 use super::error::StorageError;
 use super::examination::{self, Verdict};
 use super::garbage::{self, Collected};
-use super::hosted_files::{
-    add_blob_link, holders, index_is_up_to_date, link, open, read_tag, release, repositories, set_link,
-};
+use super::hosted_files::{add_blob_link, holders, index_is_up_to_date, link, open, read_tag, release, set_link};
 use super::index::Change;
 use super::ingest::Ingest;
 use super::layout::{self, RepositoryDirectory};
 use super::link::Link;
 use super::record::TagRecord;
+use super::repositories;
 use super::suspects::{Garbage, Suspect};
 use super::turns::Turn;
 use super::vault::{Open, Vault};
@@ -122,7 +121,7 @@ impl Hosted {
             return Ok(self.vault.index.hosted(after, limit));
         }
         let mut names = Vec::new();
-        for (name, _) in repositories(&self.vault.layout.hosted())? {
+        for (name, _) in repositories::hosted(&self.vault.layout)? {
             if after.is_none_or(|after| name > *after) && self.exists(&name)? {
                 names.push(name);
             }

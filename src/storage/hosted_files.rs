@@ -1,16 +1,16 @@
 //! The files of hosted repositories: links, tags, and where they are. Knows nothing of who changes them when.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use super::blob::BlobFile;
 use super::durable;
 use super::error::StorageError;
 use super::index::{Change, State};
-use super::layout::{self, Inside};
 use super::link::Link;
 use super::record::TagRecord;
+use super::repositories;
 use super::suspects::Suspect;
 use super::vault::Vault;
 use crate::oci::{Digest, RepoName};
@@ -40,13 +40,13 @@ pub fn set_link(vault: &Vault, name: &RepoName, digest: &Digest, new: Link) -> R
     Ok(())
 }
 
-/// A repository does not have this any more: if none has, it counts as the cache's, for as long as it is here. What cannot
-/// be looked at now is counted at the next start.
+/// A repository does not have this any more: if none has, it is the cache's where that has room, for as long as it is here.
+/// What cannot be looked at now is counted at the next start.
 pub fn release(vault: &Vault, digest: &Digest) {
     if holders(vault, digest, 1).is_ok_and(|holders| holders.is_empty())
         && let Ok(metadata) = fs::metadata(vault.layout.blob(digest))
     {
-        vault.space.kept(digest, metadata.len());
+        vault.space.released(digest, metadata.len());
     }
 }
 
@@ -56,7 +56,7 @@ pub fn holders(vault: &Vault, digest: &Digest, limit: usize) -> Result<Vec<RepoN
         return Ok(vault.index.hosts_of(digest, limit));
     }
     let mut holders = Vec::new();
-    for (name, _) in repositories(&vault.layout.hosted())? {
+    for (name, _) in repositories::hosted(&vault.layout)? {
         if matches!(link(vault, &name, digest), Ok(Some(_))) {
             holders.push(name);
         }
@@ -102,23 +102,4 @@ pub fn read_tag(path: &Path) -> Result<Option<Digest>, StorageError> {
     let Some(bytes) = durable::read_ours(path)? else { return Ok(None) };
     let record: Option<TagRecord> = serde_json::from_slice(&bytes).ok();
     record.map(|record| Some(record.digest)).ok_or_else(|| StorageError::Damaged { path: path.to_owned() })
-}
-
-/// Every repository below a directory, and where it is.
-pub fn repositories(root: &Path) -> Result<Vec<(RepoName, PathBuf)>, StorageError> {
-    let mut found = Vec::new();
-    // Depth is bounded by the length of a repository's name.
-    let mut ahead = vec![(String::new(), root.to_owned())];
-    while let Some((name, path)) = ahead.pop() {
-        for (component, below) in durable::entries(&path)? {
-            if layout::inside(&component) == Inside::Repository {
-                let name = if name.is_empty() { component } else { format!("{name}/{component}") };
-                ahead.push((name, below));
-            }
-        }
-        if let Ok(name) = name.parse() {
-            found.push((name, path));
-        }
-    }
-    Ok(found)
 }

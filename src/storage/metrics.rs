@@ -38,6 +38,7 @@ struct Kept {
     space: Space,
     bytes: IntGaugeVec,
     blobs: IntGaugeVec,
+    released: IntGauge,
 }
 
 impl Kept {
@@ -53,21 +54,27 @@ impl Kept {
                 &["kind"],
             ),
             blobs: metric::gauges(&apart, "larder_cache_blobs", "Cached blobs on disk.", &["kind"]),
+            released: metric::gauge(
+                &apart,
+                "larder_released_bytes",
+                "Bytes of disk that content uses which was pushed and deleted, and is not collected yet nor the cache's.",
+            ),
         }
     }
 }
 
 impl Collector for Kept {
     fn desc(&self) -> Vec<&Desc> {
-        [self.bytes.desc(), self.blobs.desc()].concat()
+        [self.bytes.desc(), self.blobs.desc(), self.released.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
         let totals = self.index.totals();
-        let Usage { blobs, parts, reserved } = self.space.usage();
+        let Usage { blobs, parts, reserved, released } = self.space.usage();
         self.bytes.with_label_values(&["cached"]).set(blobs as i64);
         self.bytes.with_label_values(&["filling"]).set((parts + reserved) as i64);
         self.blobs.with_label_values(&["cached"]).set(totals.blobs as i64);
-        [self.bytes.collect(), self.blobs.collect()].concat()
+        self.released.set(released as i64);
+        [self.bytes.collect(), self.blobs.collect(), self.released.collect()].concat()
     }
 }

@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 use super::durable::{self, Small};
 use super::error::StorageError;
 use super::examination::Examination;
-use super::hosted_files::repositories;
 use super::layout::RepositoryDirectory;
 use super::link::Link;
 use super::record::{PublicRecord, ReferrersRecord, TagRecord};
+use super::repositories;
 use super::vault::Vault;
 use crate::oci::{Digest, RepoName, Repository};
 
@@ -126,17 +126,14 @@ impl Scrub {
     /// The disk fails.
     pub fn small_files(&self) -> Result<SmallFiles, StorageError> {
         let mut result = SmallFiles::default();
-        for (_, registry) in durable::entries(&self.vault.layout.cached())? {
-            for (_, directory) in repositories(&registry)? {
-                let directory = RepositoryDirectory::new(directory);
-                for path in damaged(&directory, true)? {
-                    self.set_aside(&path)?;
-                    result.set_aside += 1;
-                }
+        for (_, directory) in repositories::cached(&self.vault.layout)? {
+            for path in damaged(&directory, true)? {
+                self.set_aside(&path)?;
+                result.set_aside += 1;
             }
         }
-        for (_, directory) in repositories(&self.vault.layout.hosted())? {
-            for path in damaged(&RepositoryDirectory::new(directory), false)? {
+        for (_, directory) in repositories::hosted(&self.vault.layout)? {
+            for path in damaged(&directory, false)? {
                 tracing::error!(path = %path.display(), "a small file is damaged: restore it, or push what it was about again");
                 result.damaged += 1;
             }

@@ -6,7 +6,8 @@
 //! links and tags, the index, what is hosted, and a file whose name is gone while someone still reads it. Never removes
 //! anything.
 //!
-//! What was here at start is counted while the server serves already; until that is done nothing is granted.
+//! What was ours and was deleted is taken over where there is room for it; until then it is garbage, and not counted. What was
+//! here at start is counted while the server serves already; until that is done nothing is granted.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
@@ -58,10 +59,12 @@ pub struct Usage {
     pub parts: u64,
     /// Granted to what is on its way in.
     pub reserved: u64,
+    /// By blobs that were ours, and for which there is no room: not the cache's yet.
+    pub released: u64,
 }
 
 impl Usage {
-    /// All of it.
+    /// All that is the cache's.
     pub fn total(self) -> u64 {
         self.blobs + self.parts + self.reserved
     }
@@ -84,6 +87,8 @@ struct Inner {
 struct Account {
     // As many as there are cached blobs, each with its blocks on disk: 16 bytes, and what the tree takes.
     blobs: BTreeMap<Print, u32>,
+    // What was ours and is to be taken over when there is room.
+    released: BTreeMap<Print, u32>,
     // As many as there are files in ingest/ that nobody writes to.
     parts: HashMap<Digest, u64>,
     usage: Usage,
@@ -112,9 +117,8 @@ impl Counting {
         let has_gone = account.gone_meanwhile.as_ref().is_none_or(|gone| gone.contains(&print));
         // One that came meanwhile is counted as what it is now.
         if !has_gone && !account.blobs.contains_key(&print) {
-            let blocks = blocks_of(footprint(length));
-            account.blobs.insert(print, blocks);
-            account.usage.blobs += bytes_of(blocks);
+            account.forget_released(print);
+            account.keep(print, blocks_of(footprint(length)));
         }
     }
 
@@ -140,6 +144,7 @@ impl Space {
     pub fn new(limits: Limits, directory: PathBuf, clock: Clock) -> (Space, Counting) {
         let account = Mutex::new(Account {
             blobs: BTreeMap::new(),
+            released: BTreeMap::new(),
             parts: HashMap::new(),
             usage: Usage::default(),
             free: None,
@@ -215,9 +220,20 @@ impl Space {
     /// A blob of `length` bytes is here.
     pub fn kept(&self, digest: &Digest, length: u64) {
         let mut account = self.lock();
-        let now = blocks_of(footprint(length));
-        let before = account.blobs.insert(Print::of(digest), now).unwrap_or(0);
-        account.usage.blobs = account.usage.blobs - bytes_of(before) + bytes_of(now);
+        account.forget_released(Print::of(digest));
+        account.keep(Print::of(digest), blocks_of(footprint(length)));
+    }
+
+    /// A blob of `length` bytes that is here was ours, and is nobody's or the cache's from now on.
+    pub fn released(&self, digest: &Digest, length: u64) {
+        let (mut account, print, now) = (self.lock(), Print::of(digest), blocks_of(footprint(length)));
+        if account.blobs.contains_key(&print) {
+            return;
+        }
+        account.forget_released(print);
+        account.usage.released += bytes_of(now);
+        account.released.insert(print, now);
+        account.take_over(self.inner.limits.max_size);
     }
 
     /// A blob is not here any more, or not the cache's.
@@ -225,6 +241,8 @@ impl Space {
         let (mut account, print) = (self.lock(), Print::of(digest));
         let before = account.blobs.remove(&print).unwrap_or(0);
         account.usage.blobs -= bytes_of(before);
+        account.forget_released(print);
+        account.take_over(self.inner.limits.max_size);
         if let Some(gone) = &mut account.gone_meanwhile {
             gone.insert(print);
         }
@@ -246,6 +264,7 @@ impl Space {
         let mut account = self.lock();
         let before = account.parts.remove(digest).unwrap_or(0);
         account.usage.parts -= before;
+        account.take_over(self.inner.limits.max_size);
         account.free = None;
     }
 
@@ -282,7 +301,9 @@ impl Space {
     }
 
     fn give_back(&self, bytes: u64) {
-        self.lock().usage.reserved -= bytes;
+        let mut account = self.lock();
+        account.usage.reserved -= bytes;
+        account.take_over(self.inner.limits.max_size);
     }
 
     fn lock(&self) -> MutexGuard<'_, Account> {
@@ -293,6 +314,34 @@ impl Space {
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Account {
+    fn keep(&mut self, print: Print, blocks: u32) {
+        let before = self.blobs.insert(print, blocks).unwrap_or(0);
+        self.usage.blobs = self.usage.blobs - bytes_of(before) + bytes_of(blocks);
+    }
+
+    fn forget_released(&mut self, print: Print) {
+        let before = self.released.remove(&print).unwrap_or(0);
+        self.usage.released -= bytes_of(before);
+    }
+
+    /// Counts what was released, as far as there is room for it.
+    fn take_over(&mut self, max_size: u64) {
+        let fits = |account: &Account| {
+            let left = max_size.saturating_sub(account.usage.total());
+            account
+                .released
+                .iter()
+                .find(|(_, blocks)| bytes_of(**blocks) <= left)
+                .map(|(print, blocks)| (*print, *blocks))
+        };
+        while let Some((print, blocks)) = fits(self) {
+            self.forget_released(print);
+            self.keep(print, blocks);
+        }
     }
 }
 
@@ -405,9 +454,26 @@ mod tests {
         space.reserve(1).unwrap();
     }
 
+    #[test]
+    fn what_was_ours_is_counted_as_soon_as_there_is_room_for_it() {
+        let space = space(9 * BLOCK, 0);
+        let [ours, theirs] = [1u8, 2].map(|n| Digest::sha256(&[n]));
+        space.kept(&theirs, 7 * BLOCK);
+        space.released(&ours, 3 * BLOCK);
+        let used = |blobs: u64, released: u64| Usage { blobs, released, ..Usage::default() };
+        let (three, seven) = (footprint(3 * BLOCK), footprint(7 * BLOCK));
+        assert_eq!(space.usage(), used(seven, three));
+        space.gone(&theirs);
+        assert_eq!(space.usage(), used(three, 0));
+        space.released(&ours, 3 * BLOCK);
+        assert_eq!(space.usage(), used(three, 0), "it is counted once");
+        space.gone(&ours);
+        assert_eq!(space.usage(), Usage::default());
+    }
+
     proptest! {
         #[test]
-        fn the_limit_holds_whatever_is_asked_for(steps in prop::collection::vec((0u8..5, 0u64..8, 0u64..40_000), 1..200)) {
+        fn the_limit_holds_whatever_is_asked_for(steps in prop::collection::vec((0u8..6, 0u64..8, 0u64..40_000), 1..200)) {
             let space = space(30 * BLOCK, 0);
             let mut rooms = HashMap::new();
             for (step, which, length) in steps {
@@ -420,9 +486,10 @@ mod tests {
                         let _ = room.cover(length);
                     },
                     3 => if let Some((room, length)) = rooms.remove(&which) {
-                        drop(room);
                         space.kept(&digest, length);
+                        drop(room);
                     },
+                    4 => space.released(&digest, length),
                     _ => space.gone(&digest),
                 }
                 prop_assert!(space.usage().total() <= 30 * BLOCK, "{:?}", space.usage());

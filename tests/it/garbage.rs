@@ -76,6 +76,34 @@ async fn what_no_manifest_names_is_collected_after_the_grace_period_and_nothing_
 }
 
 #[tokio::test]
+async fn what_is_deleted_is_not_counted_against_a_cache_that_has_no_room_for_it() {
+    let hub = Hub::plain().await;
+    let cache = "max_size = \"1MiB\"\nmin_free = \"0\"\n";
+    let larder = Larder::configured(&hub, cache, &format!("[registry]\nlisten = \"127.0.0.1:0\"\n{OPEN}\n")).await;
+    let repo = Remote::new(larder.registry(), "team/app");
+    let (ours, cached) = (Image::oci(1, &[700_000]), Image::oci(2, &[700_000]));
+    let digest = repo.push("v1", &ours).await;
+    hub.push("library/alpine", "latest", &cached);
+    let alpine = Remote::new(larder.mirror(), "library/alpine");
+    alpine.assert_pulls("latest", &cached).await;
+    larder.until_idle().await;
+    let cached_bytes = larder.metric("larder_cache_bytes", "cached").await;
+    assert_eq!(repo.ask("DELETE", &format!("manifests/{digest}")).await.status, 202);
+    larder.hosted().garbage().await.unwrap();
+    larder.clock.advance(GRACE);
+    assert_eq!(larder.hosted().collect_garbage(GRACE).await.unwrap().links, 2);
+    let counted = larder.metric("larder_cache_bytes", "cached").await;
+    let released = larder.metric("larder_released_bytes", "").await;
+    assert!(counted <= f64::from(1 << 20), "{counted}");
+    assert!(released >= 700_000.0, "{released}");
+    collect_all(&larder).await;
+    assert_eq!(larder.metric("larder_released_bytes", "").await, 0.0);
+    assert_eq!(larder.metric("larder_cache_bytes", "cached").await, cached_bytes);
+    hub.stop().await;
+    alpine.assert_pulls("latest", &cached).await;
+}
+
+#[tokio::test]
 async fn while_something_is_uploaded_to_a_repository_its_blobs_wait_for_their_manifest() {
     let hub = Hub::plain().await;
     let larder = Larder::hosting(&hub, OPEN).await;

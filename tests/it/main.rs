@@ -45,6 +45,7 @@ mod operator;
 mod outage;
 mod page;
 mod permission;
+mod pinned_backup;
 mod pins;
 mod power_cut;
 mod private;

@@ -27,6 +27,7 @@ const METRICS: [&str; 28] = [
     "larder_fills_total",
     "larder_cache_bytes",
     "larder_cache_blobs",
+    "larder_released_bytes",
     "larder_digest_mismatches_total",
     "larder_incomplete_refused_total",
     "larder_fallback_tags_total",

@@ -12,7 +12,7 @@ use super::process::{run, wanted};
 use super::scratch::Scratch;
 use super::skopeo::SKOPEO;
 
-const OPEN: &str = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"**\"\npush = [\"*\"]";
+const OPEN: &str = "anonymous = \"push\"\n[[registry.repository]]\npattern = \"*/ui\"\npush = [\"*\"]";
 
 fn copy(home: &Scratch, options: &[&str], from: &str, to: &str) {
     let mut command = SKOPEO.command(home.path());
@@ -34,22 +34,28 @@ async fn skopeo_reads_a_backup_as_an_oci_layout() {
         return;
     }
     let (hub, home) = (Hub::plain().await, Scratch::new("layout"));
-    let larder = support::larder::Larder::hosting(&hub, OPEN).await;
+    let registry = format!("[registry]\nlisten = \"127.0.0.1:0\"\n{OPEN}\n");
+    let larder = support::larder::Larder::configured(&hub, "pin = [\"library/base:1\"]", &registry).await;
     let (one, many) = (Image::unpackable(1), Image::index(&[Image::unpackable(2), Image::unpackable(3)]));
     let repo = Remote::new(larder.registry(), "golden/ui");
     for (tag, image) in [("v1", &one), ("many", &many)] {
         repo.push(tag, image).await;
     }
+    // What is named is fetched, too; what is asked for is there when it was answered.
+    let base = Image::unpackable(4);
+    hub.push("library/base", "1", &base);
+    assert_eq!(larder.get("/v2/library/base/manifests/1").await.status, 200);
+    larder.until_idle().await;
     let layout = home.join("backup");
     let mut command = support::binary::larder();
     command.arg("backup").arg(&layout).args(["--admin", &format!("http://{}", larder.admin())]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
-    for (tag, image) in [("v1", &one), ("many", &many)] {
-        let target = home.join(tag);
+    for (name, image) in [("golden/ui:v1", &one), ("golden/ui:many", &many), ("docker.io/library/base:1", &base)] {
+        let target = home.join(&name.replace(['/', ':'], "-"));
         fs::create_dir_all(&target).unwrap();
-        let from = format!("oci:{}:golden/ui:{tag}", layout.display());
+        let from = format!("oci:{}:{name}", layout.display());
         let to = format!("dir:{}", target.display());
         let (home_of, options) = (&home, ["--all"]);
         tokio::task::block_in_place(|| copy(home_of, &options, &from, &to));
