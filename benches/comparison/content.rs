@@ -42,8 +42,8 @@ pub struct Content {
     pub ten: Image,
     /// One layer of 1 MiB, one of 256 MiB.
     pub hot: Image,
-    /// Ten layers that Docker can unpack, of all sizes; and ten of which one is half of the image.
-    pub docker: [Image; 2],
+    /// Ten layers that Docker can unpack, of all sizes; ten of which one is half of the image, and nine tenths.
+    pub docker: [Image; 3],
 }
 
 impl Blob {
@@ -86,6 +86,7 @@ pub fn make(upstream: SocketAddr, root: &Path, divisor: usize) -> Outcome<Conten
         docker: [
             maker.tars("docker-even", &[40, 32, 24, 24, 16, 16, 16, 12, 12, 8].map(|size| size * MIB / divisor))?,
             maker.tars("docker-one-large", &[24, 16, 100, 16, 12, 12, 8, 6, 4, 2].map(|size| size * MIB / divisor))?,
+            maker.tars("docker-one-huge", &[4, 3, 180, 3, 2, 2, 2, 2, 1, 1].map(|size| size * MIB / divisor))?,
         ],
     })
 }
