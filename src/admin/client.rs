@@ -1,13 +1,16 @@
 //! The other end of the operator's address: how a command asks a running server. Plain HTTP, as the address speaks it.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use futures_util::{Stream, TryStreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -28,6 +31,8 @@ const FIRST_STEP: Duration = Duration::from_secs(300);
 const SILENCE: Duration = Duration::from_secs(60);
 /// Longest answer, in bytes: what a backup is told of a repository with some 200,000 manifests.
 const MAX_ANSWER: usize = 64 << 20;
+
+type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// Where a running server's operator's pages are: `http://127.0.0.1:5080`, or without the scheme.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,7 +105,7 @@ pub async fn answers(server: &AdminUrl) -> bool {
 /// # Errors
 /// There is none, or no answer.
 pub async fn get(server: &AdminUrl, path: &str) -> Result<Bytes, AdminError> {
-    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(server, error))?;
+    let request = Request::get(path).body(whole(Bytes::new())).map_err(|error| unreachable(server, error))?;
     match send(server, request, PATIENCE).await? {
         (StatusCode::OK, bytes) => Ok(bytes),
         (status, _) => Err(AdminError::Refused(server.clone(), status, path.to_owned())),
@@ -124,7 +129,7 @@ pub async fn begin(server: &AdminUrl, token: Option<&Secret>, path: &str) -> Res
 /// # Errors
 /// As [`get`].
 pub async fn get_within(server: &AdminUrl, path: &str, patience: Duration) -> Result<Bytes, AdminError> {
-    let request = Request::get(path).body(Full::default()).map_err(|error| unreachable(server, error))?;
+    let request = Request::get(path).body(whole(Bytes::new())).map_err(|error| unreachable(server, error))?;
     accepted(server, send(server, request, patience).await?)
 }
 
@@ -141,6 +146,23 @@ pub async fn post(
 ) -> Result<Bytes, AdminError> {
     let request = order(server, token, path, body)?;
     accepted(server, send(server, request, patience).await?)
+}
+
+/// The same with a body of so many bytes that is made as it is sent.
+///
+/// # Errors
+/// As [`post`].
+pub async fn post_stream(
+    server: &AdminUrl,
+    token: Option<&Secret>,
+    path: &str,
+    (length, content): (u64, impl Stream<Item = io::Result<Bytes>> + Send + 'static),
+    patience: Duration,
+) -> Result<Bytes, AdminError> {
+    let (mut head, _) = order(server, token, path, Bytes::new())?.into_parts();
+    head.headers.insert(CONTENT_LENGTH, length.into());
+    let body = StreamBody::new(content.map_ok(Frame::data)).boxed_unsync();
+    accepted(server, send(server, Request::from_parts(head, body), patience).await?)
 }
 
 /// Has the server do something that may take long, of which it tells the steps; waits while it does. What becomes of it.
@@ -193,12 +215,7 @@ pub async fn delete(
     accepted(server, send(server, request, patience).await?)
 }
 
-fn order(
-    server: &AdminUrl,
-    token: Option<&Secret>,
-    path: &str,
-    body: Bytes,
-) -> Result<Request<Full<Bytes>>, AdminError> {
+fn order(server: &AdminUrl, token: Option<&Secret>, path: &str, body: Bytes) -> Result<Request<Body>, AdminError> {
     let mut request = Request::post(path).header(MARK, "1").header(CONTENT_TYPE, "application/json");
     if let Some(token) = token {
         let value = HeaderValue::from_str(&format!("Bearer {}", token.expose()));
@@ -206,7 +223,11 @@ fn order(
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }
-    request.body(Full::new(body)).map_err(|error| unreachable(server, error))
+    request.body(whole(body)).map_err(|error| unreachable(server, error))
+}
+
+fn whole(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
 }
 
 fn accepted(server: &AdminUrl, (status, bytes): (StatusCode, Bytes)) -> Result<Bytes, AdminError> {
@@ -223,7 +244,7 @@ fn unreachable(server: &AdminUrl, reason: impl ToString) -> AdminError {
 
 async fn send(
     server: &AdminUrl,
-    request: Request<Full<Bytes>>,
+    request: Request<Body>,
     patience: Duration,
 ) -> Result<(StatusCode, Bytes), AdminError> {
     let ask = async {
@@ -239,10 +260,10 @@ async fn send(
 
 async fn exchange(
     server: &AdminUrl,
-    mut request: Request<Full<Bytes>>,
+    mut request: Request<Body>,
 ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), String> {
     let socket = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(|error| error.to_string())?;
-    let connected = http1::handshake::<_, Full<Bytes>>(TokioIo::new(socket)).await;
+    let connected = http1::handshake::<_, Body>(TokioIo::new(socket)).await;
     let (mut sender, connection) = connected.map_err(|error| error.to_string())?;
     let connection = task::spawn("admin", connection);
     let host = server.to_string();

@@ -9,11 +9,13 @@ pub mod client;
 mod copy;
 pub mod garbage;
 mod images;
+mod intake;
 mod page;
 mod permission;
 mod pins;
 pub mod query;
 mod remote;
+mod remote_cache;
 mod served;
 mod status;
 mod told;
@@ -34,6 +36,7 @@ pub use self::images::MAX_PAGE as MOST_IMAGES;
 pub use self::permission::Permission;
 pub use self::pins::meant;
 pub use self::remote::Remote;
+pub use self::remote_cache::RemoteCache;
 pub use self::served::{Served, is_mirrored};
 
 use self::copy::{Copy, CopyError, Order};
@@ -114,6 +117,7 @@ impl Admin {
                 told(pins::remove(served, pattern).await, WishError::status)
             }
             path if post && path.starts_with(backup::PREFIX) => self.backup(&request).await,
+            path if post && path.starts_with(intake::PREFIX) => intake::take(served, request).await,
             page::PAGE | page::STYLE | page::SCRIPT if read => page::file(request.uri().path()),
             page::PAGE
             | page::STYLE

@@ -1,5 +1,5 @@
-//! Content that comes into the cache by another road than its upstream, while no server runs: from an archive, or from
-//! another proxy's directory. Every byte is checked against its digest. Who imports vouches for what a tag means; whether a
+//! Content that comes into the cache by another road than from its upstream, while no server runs: from an archive, or from
+//! another proxy's directory. A running server's is `cache`'s to take. Every byte is checked against its digest. Who imports vouches for what a tag means; whether a
 //! repository is for everyone is still decided when somebody asks for it.
 
 use std::io;
@@ -78,7 +78,7 @@ impl Intake {
     ) -> Result<bool, IntakeError> {
         let is_new = self.store.blob(digest)?.is_none();
         if is_new {
-            let (mut ingest, room) = self.store.ingest_anew(digest, size)?;
+            let (mut ingest, room) = self.store.ingest_beside(digest, size)?;
             let mut at = 0;
             while at < size {
                 let piece = read(at)?;

@@ -214,7 +214,7 @@ impl Restore<'_> {
         let announced = self.layout.size(digest)?.unwrap_or_default();
         let (mut ingest, room) = match home {
             Home::Hosted(_) => (self.hosted.ingest(digest, announced)?, None),
-            Home::Cached(_) => match self.store.ingest_anew(digest, announced) {
+            Home::Cached(_) => match self.store.ingest_beside(digest, announced) {
                 Ok((ingest, room)) => (ingest, Some(room)),
                 Err(error @ StorageError::NoRoom) => return Ok(Err(error.to_string())),
                 Err(error) => return Err(error.into()),

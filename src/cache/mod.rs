@@ -14,6 +14,7 @@ mod eviction;
 mod fill;
 mod flight;
 mod gate;
+mod intake;
 mod inventory;
 mod keeping;
 mod ledger;
@@ -47,6 +48,7 @@ use tokio::time::timeout;
 pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
 pub use flight::FillReport;
+pub use intake::{Arriving, Intake};
 pub use inventory::{CachedImage, Dropped, Inventory, InventoryError, Which};
 pub use ledger::{OnBehalfOf, Spent};
 pub use manifests::StoredManifest;
@@ -125,6 +127,7 @@ pub struct Cache {
     // What makes room does so for as long as this is here.
     inventory: Inventory,
     keeping: Keeping,
+    intake: Intake,
 }
 
 impl Cache {
@@ -142,7 +145,7 @@ impl Cache {
         let (clock, of, counts) = (&clock, || origins.clone(), || metrics.clone());
         let (rooms, requests) = Rooms::new(store.clone());
         let manifests = Manifests::new(store.clone(), of(), counts(), clock.clone(), ledger.clone(), rooms.clone());
-        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), rooms, first_byte_timeout);
+        let blobs = Blobs::new(store.clone(), of(), manifests.clone(), counts(), rooms.clone(), first_byte_timeout);
         let tags = Tags::new(store.clone(), of(), manifests.clone(), clock.clone(), lifetimes, counts());
         let completion = complete_indexes
             .then(|| Completion::new(of(), manifests.clone(), blobs.clone(), clock.clone(), lifetimes.negative_ttl));
@@ -178,6 +181,7 @@ impl Cache {
             },
             tag_ttl: lifetimes.tag_ttl,
         };
+        let intake = Intake { store: store.clone(), rooms, manifests: manifests.clone(), tags: tags.clone() };
         Cache {
             gate,
             tag_lists: TagLists::new(store.clone(), of()),
@@ -196,6 +200,7 @@ impl Cache {
             ledger,
             inventory: Inventory::new(keeper),
             keeping,
+            intake,
         }
     }
 
@@ -216,6 +221,11 @@ impl Cache {
     /// What is cached, as images.
     pub fn inventory(&self) -> &Inventory {
         &self.inventory
+    }
+
+    /// What takes content that does not come from its upstream.
+    pub fn intake(&self) -> &Intake {
+        &self.intake
     }
 
     /// The store below, for listings and figures.

@@ -62,6 +62,18 @@ impl Rooms {
         self.make(0, 0, begin).await
     }
 
+    /// As [`Store::ingest_beside`].
+    ///
+    /// # Errors
+    /// As [`Rooms::reserve`], or the disk fails.
+    pub async fn ingest_beside(&self, digest: &Digest, size: u64) -> Result<(Ingest, Room), StorageError> {
+        let begin = || {
+            let (store, digest) = (self.store.clone(), *digest);
+            task::blocking(move || store.ingest_beside(&digest, size))
+        };
+        self.make(size, 0, begin).await
+    }
+
     /// Makes `room` enough for `length` bytes, and no more.
     ///
     /// # Errors

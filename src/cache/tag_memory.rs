@@ -65,9 +65,10 @@ impl TagMemory {
         self.known.get(key)
     }
 
-    /// Knows nothing of a tag any more.
+    /// Knows nothing of a tag any more, nor that there is none.
     pub fn forget(&self, key: &Key) {
         self.known.invalidate(key);
+        self.absent.invalidate(key);
     }
 
     /// Remembers what stands in a tag's file, and when upstream last confirmed that, in seconds since 1970.

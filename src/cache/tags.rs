@@ -110,7 +110,7 @@ impl Tags {
         }
     }
 
-    /// What was remembered of a tag is forgotten: it was taken away.
+    /// What was remembered of a tag is forgotten: it was taken away, or was given another meaning.
     pub fn forget(&self, repository: &Repository, tag: &Tag) {
         self.inner.memory.forget(&(repository.clone(), tag.clone()));
     }

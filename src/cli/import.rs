@@ -1,5 +1,5 @@
 //! `larder import`: pushes the images of an archive to a running server's registry, as any client would push them; or puts
-//! them into the cache of a stopped one.
+//! them into the cache.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use bytesize::ByteSize;
 use clap::Args;
 use futures_util::stream;
 
+use super::destination::Destination;
 use super::failure::Failure;
 use super::import_cache;
 use super::new_password;
 use super::output;
-use super::process_environment::variables;
+use super::running_server::{OperatorToken, RunningServer};
 use super::transfer::Progress;
 use crate::archive::{Contents, PackedBlob, PackedImage};
 use crate::client::{ClientError, Pushing};
-use crate::config::Config;
 use crate::oci::{ImageName, Reference, Registry, RepoName, Tag};
 
 /// Take in images from a file, or from another proxy's cache.
@@ -28,33 +28,35 @@ use crate::oci::{ImageName, Reference, Registry, RepoName, Tag};
 /// anything is done. It is pushed to the private registry, as any client would push it: what is there already is not sent
 /// again. With --cache it goes into the cache instead, under the name that it has upstream.
 ///
-/// --cache and --from-distribution work on the data directory of a server that is stopped, which --config names. An
-/// upstream with an account is asked once whether a repository is for everyone before anything of it is served.
+/// --cache and --from-distribution ask the running server that --admin or --config names; where none runs, they work on the
+/// data directory that --config names. An upstream with an account is asked once whether a repository is for everyone before
+/// anything of it is served.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: larder import python.tar golden/python:3.11 --username anna --password-stdin < password"
 )]
 pub(super) struct Import {
     /// The archive, unpacked if it was compressed.
-    #[arg(required_unless_present = "from_distribution")]
-    file: Option<PathBuf>,
+    #[arg(value_name = "FILE", required_unless_present = "from_distribution")]
+    archive: Option<PathBuf>,
     /// The name and the tag that the image gets. Without it those that the archive gives.
     name: Option<ImageName>,
-    /// Into the cache of a stopped server, instead of the registry of a running one.
-    #[arg(long, requires = "config", conflicts_with_all = ["registry", "username"])]
+    /// Into the cache, instead of the registry.
+    #[arg(long, conflicts_with_all = ["registry", "username"])]
     cache: bool,
     /// Take over the cache of a docker-registry (distribution) that was a proxy: its rootdirectory.
-    #[arg(long, value_name = "DIR", requires = "config", conflicts_with_all = ["file", "registry", "username"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["archive", "registry", "username"])]
     from_distribution: Option<PathBuf>,
     /// The registry that it was a proxy of, as `[[upstream]]` names it.
     #[arg(long, value_name = "NAME", default_value = "docker.io", requires = "from_distribution")]
     of: Registry,
     /// The registry's address, as clients use it.
-    #[arg(long, value_name = "URL", conflicts_with = "config")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["config", "admin"])]
     registry: Option<String>,
-    /// The configuration file of a server on this machine.
-    #[arg(long, value_name = "FILE", env = "LARDER_CONFIG")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    server: RunningServer,
+    #[command(flatten)]
+    token: OperatorToken,
     /// The CA of the server's certificate (PEM), if this machine does not trust it.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
@@ -69,28 +71,39 @@ pub(super) struct Import {
 impl Import {
     pub(super) fn run(self) -> Result<(), Failure> {
         let progress = Progress::new();
-        let done = match (&self.from_distribution, &self.file) {
-            (Some(directory), _) => import_cache::distribution(&self.configuration()?, directory, &self.of, &progress),
-            (None, Some(file)) => self.archive(file, &progress),
+        let done = match (&self.from_distribution, &self.archive) {
+            (Some(directory), _) => import_cache::source(directory).and_then(|source| {
+                let source = (directory.as_path(), &source);
+                self.fill_cache(|cache| import_cache::distribution(cache, source, &self.of, &progress))
+            }),
+            (None, Some(file)) => self.import(file, &progress),
             (None, None) => Err(Failure::wrong_use("name an archive, or --from-distribution DIR")),
         };
         progress.end();
         output::write(&done?)
     }
 
-    fn archive(&self, file: &Path, progress: &Progress) -> Result<String, Failure> {
+    fn import(&self, file: &Path, progress: &Progress) -> Result<String, Failure> {
         let wrong = |error: &dyn std::fmt::Display| Failure::failed(format_args!("{}: {error}", file.display()));
         let contents = Contents::open(file).map_err(|error| wrong(&error))?;
         let images = contents.images().map_err(|error| wrong(&error))?;
         let named: Vec<(&PackedImage, ImageName)> = images.iter().zip(self.named(&images)?).collect();
-        if !self.cache {
-            return self.push(Arc::new(contents), &named, progress);
+        let contents = Arc::new(contents);
+        if self.cache {
+            return self.fill_cache(|cache| import_cache::archive(cache, &contents, &named, progress));
         }
-        import_cache::archive(&self.configuration()?, &contents, &named, progress)
+        if self.server.admin.is_some() {
+            return Err(Failure::wrong_use("--admin is for --cache: --registry says where your own images are"));
+        }
+        self.push(contents, &named, progress)
     }
 
-    fn configuration(&self) -> Result<Config, Failure> {
-        Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)
+    fn fill_cache(&self, work: impl FnOnce(&Destination) -> Result<String, Failure>) -> Result<String, Failure> {
+        let stopped = self.server.config.is_some().then(|| self.server.configuration()).transpose()?;
+        let cache = Destination::of(self.server.url()?, self.server.token(&self.token)?, stopped.as_ref())?;
+        let done = work(&cache);
+        cache.close();
+        done
     }
 
     fn push(
@@ -132,7 +145,7 @@ impl Import {
         if let Some(url) = &self.registry {
             return Ok(url.clone());
         }
-        let config = Config::load(self.config.as_deref(), variables()?.into_iter()).map_err(Failure::wrong_use)?;
+        let config = self.server.configuration()?;
         let none =
             || Failure::wrong_use("which registry? say --registry http://registry.lan:5001, or --config FILE of one");
         let registry = config.registry.ok_or_else(none)?;

@@ -1,60 +1,63 @@
-//! The ways of `larder import` into the cache of a server that does not run: an archive, and the directory of a
-//! docker-registry that was a proxy.
+//! The ways of `larder import` into the cache: an archive, and the directory of a docker-registry that was a proxy.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use bytesize::ByteSize;
 
+use super::destination::{Destination, Reader, Taken};
 use super::distribution::{Distribution, Kept};
 use super::failure::Failure;
 use super::transfer::Progress;
-use crate::app::{Intake, IntakeError};
 use crate::archive::{Contents, PackedImage};
-use crate::config::Config;
 use crate::oci::manifest::MAX_MANIFEST;
 use crate::oci::{ImageName, Registry, Repository};
-use crate::storage::StorageError;
 
 /// Bytes that are read at a time.
 const CHUNK: usize = 256 << 10;
 
 /// Puts the images of an archive into the cache, under the names that they have upstream. What to say of it.
 pub(super) fn archive(
-    config: &Config,
-    contents: &Contents,
+    destination: &Destination,
+    contents: &Arc<Contents>,
     images: &[(&PackedImage, ImageName)],
     progress: &Progress,
 ) -> Result<String, Failure> {
-    let intake = Intake::open(config).map_err(Failure::failed)?;
     let mut text = String::new();
-    let done = images.iter().try_for_each(|(image, name)| {
-        let repository = intake.repository(name)?;
+    for (image, name) in images {
+        let repository = destination.repository(name)?;
         for blob in &image.blobs {
             let moving = progress.begin(&blob.digest, blob.size);
-            let is_new = intake.blob(&repository, &blob.digest, blob.size, |at| contents.read(blob, at))?;
-            moving.done(if is_new { "taken in" } else { "was there already" });
+            let (contents, packed) = (contents.clone(), *blob);
+            let read: Reader = Arc::new(move |at| contents.read(&packed, at));
+            match destination.blob(&repository, &blob.digest, blob.size, &read)? {
+                Taken::New => moving.done("taken in"),
+                Taken::There => moving.done("was there already"),
+                Taken::Damaged => {
+                    return Err(Failure::failed(format_args!("{} changed while it was read", blob.digest)));
+                }
+            }
         }
         // The tag comes last.
         for (digest, _, bytes) in &image.manifests {
-            intake.manifest(&repository, digest, bytes)?;
+            if !destination.manifest(&repository, digest, bytes)? {
+                return Err(Failure::failed(format_args!("{digest} is no manifest that is mirrored")));
+            }
         }
         if let Some((digest, ..)) = image.manifests.last() {
-            intake.tag(&repository, &name.tag_or_latest(), digest)?;
+            destination.tag(&repository, &name.tag_or_latest(), digest)?;
             text += &format!("{repository}:{}: {digest}\n", name.tag_or_latest());
         }
-        Ok::<(), IntakeError>(())
-    });
-    intake.close();
-    done.map_err(Failure::failed)?;
+    }
     Ok(text)
 }
 
 #[derive(Default)]
-struct Taken {
+struct Sum {
     tags: usize,
     manifests: usize,
     blobs: usize,
@@ -63,32 +66,27 @@ struct Taken {
     damaged: usize,
 }
 
-/// Takes over what a docker-registry kept as the proxy of `registry`. What to say of it.
+/// What a docker-registry kept, if that is its directory.
+pub(super) fn source(directory: &Path) -> Result<Distribution, Failure> {
+    let advice = "is no docker-registry's: name the one that holds docker/registry/v2, its rootdirectory";
+    Distribution::at(directory).ok_or_else(|| Failure::wrong_use(format_args!("{} {advice}", directory.display())))
+}
+
+/// Takes over what a docker-registry kept in `directory` as the proxy of `registry`. What to say of it.
 pub(super) fn distribution(
-    config: &Config,
-    directory: &Path,
+    destination: &Destination,
+    (directory, source): (&Path, &Distribution),
     registry: &Registry,
     progress: &Progress,
 ) -> Result<String, Failure> {
-    let none = || {
-        let advice = "is no docker-registry's: name the one that holds docker/registry/v2, its rootdirectory";
-        Failure::wrong_use(format_args!("{} {advice}", directory.display()))
-    };
-    let source = Distribution::at(directory).ok_or_else(none)?;
-    let intake = Intake::open(config).map_err(Failure::failed)?;
-    let mut taken = Taken::default();
-    let done = source.repositories().map_err(IntakeError::Read).and_then(|all| {
-        all.iter().try_for_each(|kept| {
-            let image =
-                ImageName { registry: Some(registry.clone()), name: kept.name.clone(), tag: None, digest: None };
-            let repository = intake.repository(&image)?;
-            progress.say(&repository.to_string());
-            repository_of(&intake, &source, kept, &repository, progress, &mut taken)
-        })
-    });
-    intake.close();
-    done.map_err(|error| Failure::failed(format_args!("{}: {error}", directory.display())))?;
-    let Taken { tags, manifests, blobs, bytes, missing, damaged } = taken;
+    let mut sum = Sum::default();
+    for kept in &source.repositories().map_err(|error| unreadable(directory, &error))? {
+        let image = ImageName { registry: Some(registry.clone()), name: kept.name.clone(), tag: None, digest: None };
+        let repository = destination.repository(&image)?;
+        progress.say(&repository.to_string());
+        repository_of(destination, source, kept, &repository, progress, &mut sum)?;
+    }
+    let Sum { tags, manifests, blobs, bytes, missing, damaged } = sum;
     let size = ByteSize(bytes).display().iec();
     let mut text = format!("taken over: {tags} tags, {manifests} manifests, {blobs} blobs, {size}\n");
     if missing + damaged > 0 {
@@ -98,53 +96,55 @@ pub(super) fn distribution(
 }
 
 fn repository_of(
-    intake: &Intake,
+    destination: &Destination,
     source: &Distribution,
     kept: &Kept,
     repository: &Repository,
     progress: &Progress,
-    taken: &mut Taken,
-) -> Result<(), IntakeError> {
-    for digest in kept.layers()? {
-        let Some((file, size)) = opened(&source.data(&digest))? else {
-            taken.missing += 1;
+    sum: &mut Sum,
+) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::failed(format_args!("{repository} cannot be read: {error}"));
+    for digest in kept.layers().map_err(failed)? {
+        let Some((file, size)) = opened(&source.data(&digest)).map_err(failed)? else {
+            sum.missing += 1;
             continue;
         };
         let moving = progress.begin(&digest, size);
-        match intake.blob(repository, &digest, size, |at| chunk(&file, size, at)) {
-            Ok(is_new) => {
-                taken.blobs += 1;
-                taken.bytes += size;
-                moving.done(if is_new { "taken over" } else { "was there already" });
-            }
-            Err(IntakeError::Storage(StorageError::DigestMismatch { .. })) => {
-                taken.damaged += 1;
-                moving.done("damaged, left out");
-            }
-            Err(error) => return Err(error),
+        let read: Reader = Arc::new(move |at| chunk(&file, size, at));
+        let taken = destination.blob(repository, &digest, size, &read)?;
+        moving.done(match taken {
+            Taken::New => "taken over",
+            Taken::There => "was there already",
+            Taken::Damaged => "damaged, left out",
+        });
+        if taken == Taken::Damaged {
+            sum.damaged += 1;
+        } else {
+            sum.blobs += 1;
+            sum.bytes += size;
         }
     }
     let mut here = Vec::new();
-    for digest in kept.manifests()? {
-        match small(&source.data(&digest))? {
-            None => taken.missing += 1,
-            Some(bytes) if !digest.matches(&bytes) => taken.damaged += 1,
-            Some(bytes) => match intake.manifest(repository, &digest, &bytes) {
-                Ok(()) => here.push(digest),
-                // Of a kind that nobody pulls any more.
-                Err(IntakeError::Manifest(_)) => taken.missing += 1,
-                Err(error) => return Err(error),
-            },
+    for digest in kept.manifests().map_err(failed)? {
+        match small(&source.data(&digest)).map_err(failed)? {
+            None => sum.missing += 1,
+            Some(bytes) if !digest.matches(&bytes) => sum.damaged += 1,
+            Some(bytes) if destination.manifest(repository, &digest, &bytes)? => here.push(digest),
+            Some(_) => sum.missing += 1,
         }
     }
-    taken.manifests += here.len();
-    for (tag, digest) in kept.tags()? {
+    sum.manifests += here.len();
+    for (tag, digest) in kept.tags().map_err(failed)? {
         if here.contains(&digest) {
-            intake.tag(repository, &tag, &digest)?;
-            taken.tags += 1;
+            destination.tag(repository, &tag, &digest)?;
+            sum.tags += 1;
         }
     }
     Ok(())
+}
+
+fn unreadable(directory: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format_args!("{}: it cannot be read: {error}", directory.display()))
 }
 
 fn opened(path: &Path) -> io::Result<Option<(File, u64)>> {

@@ -9,6 +9,7 @@ mod check_config;
 mod client_files;
 mod copy;
 mod daemon_json;
+mod destination;
 mod distribution;
 mod doctor;
 mod export;

@@ -129,24 +129,15 @@ impl Store {
         Ok((ingest, room))
     }
 
-    /// Begins to take content of `size` bytes that does not come from its upstream: from its beginning, whatever a download
-    /// left of it, and with room for all of it. As with [`Store::ingest`], one at a time.
+    /// Begins to take content of `size` bytes by another road than from its upstream, with room for all of it. What a download
+    /// has left of it, or is writing, is no matter.
     ///
     /// # Errors
     /// There is no room, or the disk fails.
-    pub fn ingest_anew(&self, digest: &Digest, size: u64) -> Result<(Ingest, Room), StorageError> {
-        let (mut ingest, mut room) = self.ingest(digest)?;
-        if ingest.left() > 0 {
-            ingest.discard();
-            (ingest, room) = self.ingest(digest)?;
-        }
-        match room.cover_exactly(size) {
-            Ok(()) => Ok((ingest, room)),
-            Err(error) => {
-                ingest.discard();
-                Err(error)
-            }
-        }
+    pub fn ingest_beside(&self, digest: &Digest, size: u64) -> Result<(Ingest, Room), StorageError> {
+        let room = self.vault.space.reserve(size)?;
+        let ingest = Ingest::unnamed(&self.vault.layout.ingest(), self.vault.layout.blob(digest), *digest)?;
+        Ok((ingest, room))
     }
 
     /// Ends an ingest that will be gone on with.

@@ -9,8 +9,9 @@ use larder::oci::Digest;
 use serde_json::{Value, json};
 
 use crate::support::binary::{larder, tries_other_programs};
+use crate::support::client::Call;
 use crate::support::hub::Hub;
-use crate::support::image::Image;
+use crate::support::image::{Image, noise};
 use crate::support::larder::{Larder, assert_sound, files};
 use crate::support::pushing::Remote;
 
@@ -212,6 +213,67 @@ async fn an_air_gap_is_crossed_into_the_cache_of_a_stopped_server() {
     assert_sound(&inside.data());
 }
 
+#[tokio::test]
+async fn an_archive_goes_into_the_cache_of_a_running_server() {
+    let hub = Hub::plain().await;
+    let image = Image::index(&[Image::oci(1, &[3_000_000, 20]), Image::small(2)]);
+    let outside = Larder::mirroring(&hub).await;
+    let registry = format!("[registry]\nlisten = \"127.0.0.1:0\"\n{OPEN}\n");
+    let inside = Larder::configured(&hub, "max_size = \"5MiB\"\nmin_free = \"0\"", &registry).await;
+    // What was asked for in vain is there when it was brought.
+    assert_eq!(inside.get("/v2/library/python/manifests/3.11").await.status, 404);
+    hub.push("library/python", "3.11", &image);
+    let home = tempfile::tempdir().unwrap();
+    let (file, mirror) = (home.path().join("python.tar"), outside.mirror().to_string());
+    assert_eq!(command(&["export", "--mirror", &mirror, "python:3.11", file.to_str().unwrap()], "").await.0, Some(0));
+    hub.stop().await;
+
+    let admin = inside.admin().to_string();
+    let import = |name: &'static str| {
+        let arguments = ["import", file.to_str().unwrap(), name, "--cache", "--admin", &admin];
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        async move { command(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "").await }
+    };
+    let (code, out, err) = import("docker.io/library/python:3.11").await;
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(out, format!("docker.io/library/python:3.11: {}\n", image.digest()));
+    assert!(err.contains(" taken in\n"), "{err}");
+    Remote::new(inside.mirror(), "library/python").assert_pulls("3.11", &image).await;
+    let (_, _, err) = import("docker.io/library/python:3.11").await;
+    assert!(err.contains(" was there already\n") && !err.contains("taken in"), "{err}");
+    let (code, _, err) = import("golden/python:v1").await;
+    assert!(code == Some(1) && err.contains("without --cache"), "{err}");
+    let (code, _, err) = import("quay.io/team/python:v1").await;
+    assert!(code == Some(1) && err.contains("quay.io"), "{err}");
+    assert_sound(&inside.data());
+}
+
+#[tokio::test]
+async fn what_is_wrong_or_finds_no_room_is_refused_by_a_running_server_and_nothing_of_it_stays() {
+    let hub = Hub::plain().await;
+    let larder = Larder::configured(&hub, "max_size = \"1MiB\"\nmin_free = \"0\"", "").await;
+    let content = noise(1, 300_000);
+    let digest = Digest::sha256(&content);
+    let bring = async |size: usize, body: &[u8]| {
+        let query = format!("repository=docker.io%2Flibrary%2Fa&digest={digest}&size={size}").replace(':', "%3A");
+        let call = Call::new("POST", &format!("/api/intake/blob?{query}")).header("X-Larder-Request", "1");
+        call.body(body).send(larder.admin()).await.status
+    };
+    let mut wrong = content.to_vec();
+    wrong[299_999] ^= 1;
+    assert_eq!(bring(300_000, &wrong).await, 422);
+    assert_eq!(bring(300_000, &content[..200_000]).await, 400);
+    assert_eq!(bring(200_000, &content).await, 400);
+    assert_eq!(bring(2 << 20, b"").await, 507);
+    assert_eq!(files(&larder.data().join("blobs")).len() + files(&larder.data().join("ingest")).len(), 0);
+    assert_eq!(larder.metric("larder_cache_bytes", "").await, 0.0);
+    assert_eq!(bring(300_000, &content).await, 200);
+    let unmarked = Call::new("POST", "/api/intake/tag").send(larder.admin()).await;
+    assert_eq!(unmarked.status, 403, "a page of another site cannot ask");
+    let got = larder.get(&format!("/v2/library/a/blobs/{digest}")).await;
+    assert!(got.status == 200 && got.body == content, "{}", got.text());
+}
+
 /// The directory as distribution writes it: `data` by digest, and links that name digests.
 struct Proxy(PathBuf);
 
@@ -351,15 +413,12 @@ async fn what_a_real_docker_registry_cached_is_taken_over() {
     Remote::new(address, "library/python").assert_pulls("3.11", &image).await;
     Proxy(home.path().join("registry")).until_kept("library/python", "3.11", &image).await;
     drop(registry);
-    let mut larder = Larder::mirroring(&hub).await;
+    let larder = Larder::mirroring(&hub).await;
     hub.stop().await;
-    larder.stop().await;
-    let config = stopped_config(&larder, home.path());
-    let directory = home.path().join("registry");
-    let import = ["import", "--from-distribution", directory.to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let (directory, admin) = (home.path().join("registry"), larder.admin().to_string());
+    let import = ["import", "--from-distribution", directory.to_str().unwrap(), "--admin", &admin];
     let (code, out, err) = command(&import, "").await;
     assert_eq!(code, Some(0), "{err}");
     assert!(out.starts_with("taken over: 1 tags, 1 manifests, 3 blobs, ") && out.lines().count() == 1, "{out}");
-    larder.start().await;
     Remote::new(larder.mirror(), "library/python").assert_pulls("3.11", &image).await;
 }

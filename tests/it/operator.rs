@@ -11,7 +11,7 @@ use crate::support::image::Image;
 use crate::support::larder::Larder;
 
 /// The names of the contract that exist by now. Dashboards and alerts use them.
-const METRICS: [&str; 28] = [
+const METRICS: [&str; 29] = [
     "larder_requests_total",
     "larder_request_duration_seconds",
     "larder_first_byte_seconds",
