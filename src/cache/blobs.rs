@@ -9,15 +9,12 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::blob_stream::{Blob, Heal, Source, ready};
 use super::error::CacheError;
-use super::fill::Fill;
-use super::flight::{Boarding, FillReport, Flights, Pilot, Progress, Seat};
+use super::fill::{Blob, Boarding, Fill, FillReport, Flights, Heal, Passage, Pilot, Progress, Seat, Source, ready};
 use super::manifests::Manifests;
 use super::metrics::{Held, Metrics};
 use super::origin::Origins;
 use super::outcome::Outcome;
-use super::passage::Passage;
 use super::room::Rooms;
 use super::single_flight::SingleFlight;
 use crate::oci::{Digest, RangeHeader, Repository};

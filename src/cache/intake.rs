@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::manifests::Manifests;
 use super::room::Rooms;
-use super::tags::Tags;
+use super::tag::Tags;
 use crate::oci::{Digest, MediaType, Repository, Tag};
 use crate::storage::{Ingest, Link, Room, StorageError, Store};
 use crate::task;

@@ -4,15 +4,12 @@
 //! and not to the client who asked first; every answer says how it came about ([`Outcome`]).
 
 mod absence;
-mod backlog;
-mod blob_stream;
 mod blobs;
 mod completeness;
 mod completion;
 mod error;
 mod eviction;
 mod fill;
-mod flight;
 mod gate;
 mod intake;
 mod inventory;
@@ -22,21 +19,16 @@ mod manifests;
 mod metrics;
 mod origin;
 mod outcome;
-mod part;
 mod parts;
-mod passage;
 mod pins;
 mod prefetch;
-mod recovery;
 mod referrers;
 mod room;
 mod scrubber;
 mod settings;
 mod single_flight;
 mod stale;
-mod tag_list;
-mod tag_memory;
-mod tags;
+mod tag;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -45,9 +37,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::time::timeout;
 
-pub use blob_stream::{Blob, BlobReader, BrokenStream};
 pub use error::{CacheError, Missing};
-pub use flight::FillReport;
+pub use fill::{Blob, BlobReader, BrokenStream, FillReport};
 pub use intake::{Arriving, Intake};
 pub use inventory::{CachedImage, Dropped, Inventory, InventoryError, Which};
 pub use ledger::{OnBehalfOf, Spent};
@@ -59,7 +50,7 @@ pub use referrers::{Index as ReferrersIndex, ReferrersList};
 pub use scrubber::{Pace, ScrubProgress, Scrubber};
 pub use settings::{Lifetimes, Settings};
 pub use stale::{Reason, Stale};
-pub use tag_list::TagList;
+pub use tag::TagList;
 
 use self::blobs::Blobs;
 use self::completeness::Completeness;
@@ -74,8 +65,7 @@ use self::origin::Origins;
 use self::prefetch::Prefetch;
 use self::referrers::Referrers;
 use self::room::Rooms;
-use self::tag_list::TagLists;
-use self::tags::Tags;
+use self::tag::{TagLists, Tags, recovery};
 use crate::clock::Clock;
 use crate::oci::{Digest, RangeHeader, Reference, Repository};
 use crate::storage::Store;

@@ -22,7 +22,7 @@ use super::metrics::Metrics;
 use super::origin::Origins;
 use super::pins::Pins;
 use super::room::Request;
-use super::tags::WeakTags;
+use super::tag::WeakTags;
 use crate::clock::Clock;
 use crate::oci::{Digest, Repository, Tag};
 use crate::storage::{Condemned, Print, Removed, StorageError, Store};

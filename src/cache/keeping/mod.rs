@@ -20,7 +20,7 @@ use super::gate::Gate;
 use super::ledger::OnBehalfOf;
 use super::origin::Origins;
 use super::pins::Pins;
-use super::tags::Tags;
+use super::tag::Tags;
 use crate::clock::Clock;
 use crate::oci::{Digest, Platform, Reference, Repository, Tag};
 use crate::storage::Store;

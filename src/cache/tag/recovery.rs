@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::backlog::Backlog;
-use super::ledger::OnBehalfOf;
-use super::origin::Origins;
 use super::tags::{Tags, WeakTags};
+use crate::cache::ledger::OnBehalfOf;
+use crate::cache::origin::Origins;
 use crate::clock::Clock;
 use crate::oci::Registry;
 use crate::task;

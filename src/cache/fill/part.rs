@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::room::Rooms;
+use crate::cache::room::Rooms;
 use crate::oci::{Digest, RepoName};
 use crate::storage::{Landing, Room, StorageError};
 use crate::task;

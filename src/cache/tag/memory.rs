@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::absence::Absence;
-use super::settings::Lifetimes;
-use super::stale::{Reason, Stale};
+use crate::cache::absence::Absence;
+use crate::cache::settings::Lifetimes;
+use crate::cache::stale::{Reason, Stale};
 use crate::clock::Clock;
 use crate::memory::{self, Memory};
 use crate::oci::{Digest, Repository, Tag};

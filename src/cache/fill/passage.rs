@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use super::error::CacheError;
 use super::flight::Unkept;
+use crate::cache::error::CacheError;
 use crate::oci::Hasher;
 use crate::storage::{Growing, StorageError};
 use crate::task;

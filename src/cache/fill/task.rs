@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::error::CacheError;
 use super::flight::{Pilot, Progress, Streaming, Unkept};
-use super::metrics::{Held, Metrics};
 use super::part::{Landed, Part, PartError, Source};
-use super::room::Rooms;
+use crate::cache::error::CacheError;
+use crate::cache::metrics::{Held, Metrics};
+use crate::cache::room::Rooms;
 use crate::oci::{Digest, Hasher, Repository};
 use crate::storage::{BlobFile, Ingest, Link, Room, StorageError, Store};
 use crate::task;

@@ -1,9 +1,9 @@
 //! Lists of tags: upstream's own, passed on, or what is known here when that cannot be had. Nothing is kept of them.
 
-use super::error::CacheError;
-use super::origin::Origins;
-use super::outcome::Outcome;
-use super::stale::{Reason, Stale};
+use crate::cache::error::CacheError;
+use crate::cache::origin::Origins;
+use crate::cache::outcome::Outcome;
+use crate::cache::stale::{Reason, Stale};
 use crate::oci::{Repository, Tag};
 use crate::storage::Store;
 use crate::task;

@@ -11,11 +11,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::error::CacheError;
 use super::flight::{Progress, Seat};
-use super::metrics::Held;
-use super::outcome::Outcome;
 use super::passage::Passage;
+use crate::cache::error::CacheError;
+use crate::cache::metrics::Held;
+use crate::cache::outcome::Outcome;
 use crate::oci::ByteRange;
 use crate::storage::{BlobFile, Extent, StorageError, is_lost};
 use crate::task;
@@ -27,7 +27,7 @@ const CHUNK: usize = 256 << 10;
 const MAX_HEALED: u32 = 2;
 
 /// Makes a blob whole again whose file is found to be damaged.
-pub(super) trait Heal: Send + Sync {
+pub(in crate::cache) trait Heal: Send + Sync {
     /// The same blob, from a file that is right, or while it is fetched.
     fn heal(&self) -> Pin<Box<dyn Future<Output = Result<Blob, CacheError>> + Send + '_>>;
 }
@@ -38,11 +38,11 @@ pub struct Blob {
     pub size: Option<u64>,
     /// Where it comes from.
     pub outcome: Outcome,
-    pub(super) source: Source,
-    pub(super) healer: Arc<dyn Heal>,
+    pub(in crate::cache) source: Source,
+    pub(in crate::cache) healer: Arc<dyn Heal>,
 }
 
-pub(super) enum Source {
+pub(in crate::cache) enum Source {
     Kept(BlobFile),
     // A part that lies far ahead of the fill, straight from upstream: passed on, and not kept.
     Passing(Box<BlobBody>),
@@ -86,7 +86,7 @@ impl Blob {
     }
 
     /// How much of it can be read now, if it is still on its way.
-    pub(super) fn visible(&self) -> Option<u64> {
+    pub(in crate::cache) fn visible(&self) -> Option<u64> {
         match &self.source {
             Source::Growing { seat, .. } => Some(match seat.now() {
                 Progress::Waiting => 0,
@@ -258,7 +258,7 @@ enum Next {
 }
 
 /// Waits until bytes are in memory, and right.
-pub(super) async fn ready(extent: &Extent) -> io::Result<()> {
+pub(in crate::cache) async fn ready(extent: &Extent) -> io::Result<()> {
     if extent.is_ready()? {
         return Ok(());
     }

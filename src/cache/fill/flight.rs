@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use super::error::CacheError;
 use super::part::Source;
+use crate::cache::error::CacheError;
 use crate::oci::{Digest, Hasher, Repository};
 use crate::storage::{BlobFile, Growing};
 use crate::upstream::{Flow, Priority};
