@@ -144,8 +144,6 @@ impl Scrubber {
 
     /// One round, as fast as it goes, for as long as it takes.
     pub async fn once(&self, repair: bool) -> ScrubProgress {
-        let scrub = self.inner.scrub.clone();
-        task::blocking(move || scrub.settle(INDEX_PATIENCE)).await;
         self.round(0, repair, None).await;
         self.progress()
     }
@@ -164,6 +162,9 @@ impl Scrubber {
     }
 
     async fn round(&self, from: usize, repair: bool, rate: Option<u64>) {
+        // What is fetched anew, and what makes way for it, only an index in order tells.
+        let scrub = self.inner.scrub.clone();
+        task::blocking(move || scrub.settle(INDEX_PATIENCE)).await;
         let of_bytes = (self.inner.of_bytes)();
         let record = self.record().await;
         *self.lock() = ScrubProgress { running: true, of_bytes, completed: record.completed, ..Default::default() };

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder::oci::Digest;
@@ -84,7 +85,7 @@ async fn killed_under_any_load_it_loses_nothing_that_was_acknowledged_and_keeps_
             let seed = 60_000 + random.random_range(0..30u64);
             let image = Image::oci(seed, &[400_000, 70_000, 3_000]);
             hub.push("library/alpha", &format!("v{seed}"), &image);
-            load.spawn(pull(larder.mirror, format!("v{seed}"), image));
+            load.spawn(pull(larder.mirror, format!("v{seed}"), image, Arc::default()));
             if n < 2 {
                 let seed = 70_000 + kill * 2 + n;
                 load.spawn(push(own, format!("v{seed}"), Image::oci(seed, &[300_000, 70_000, 900])));
