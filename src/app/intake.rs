@@ -1,6 +1,6 @@
 //! Content that comes into the cache by another road than from its upstream, while no server runs: from an archive, or from
-//! another proxy's directory. A running server's is `cache`'s to take. Every byte is checked against its digest. Who imports vouches for what a tag means; whether a
-//! repository is for everyone is still decided when somebody asks for it.
+//! another proxy's directory. Every byte is checked against its digest. Who imports vouches for what a tag means; whether a
+//! repository is for everyone is still decided when somebody asks for it. A running server has its own intake.
 
 use std::io;
 

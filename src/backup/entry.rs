@@ -35,7 +35,7 @@ pub(super) struct Entry {
     pub(super) tag: Option<Tag>,
     /// When upstream said last that the tag means it, in seconds since 1970; 0 of what is ours.
     pub(super) learnt: u64,
-    /// What it names and cannot be had: it was deleted on purpose.
+    /// What it names and cannot be had: it was deleted on purpose, or never fetched.
     pub(super) absent: Vec<Digest>,
 }
 

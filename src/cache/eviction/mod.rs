@@ -108,9 +108,8 @@ pub fn begin(keeper: &Arc<Keeper>, mut requests: mpsc::Receiver<Request>) {
 impl Keeper {
     /// Bytes by which more than that share of the limit is used, in percent.
     fn over(&self, share: u64) -> u64 {
-        let (usage, limit) = (self.store.usage(), self.store.limits().max_size);
-        // What was deleted takes the disk, too, and is the cache's as soon as there is room for it.
-        (usage.total() + usage.released).saturating_sub(limit / 100 * share)
+        let (used, limit) = (self.store.usage().total(), self.store.limits().max_size);
+        used.saturating_sub(limit / 100 * share)
     }
 
     /// Takes away what has to go for `bytes` to be free, if it can be done, and says how much that was.

@@ -192,7 +192,7 @@ impl World {
     }
 
     async fn remove(&self, n: usize) {
-        self.until_indexed().await;
+        self.larder.until_indexed().await;
         let links = self.links("cached");
         let (status, told) = self.operate(&format!("/api/images?image={}", name(n))).await;
         let is_known = |digest: &Value| {
@@ -354,12 +354,6 @@ impl World {
         }
     }
 
-    async fn until_indexed(&self) {
-        while self.larder.metric("larder_index_state", "").await > 0.0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
     /// What is told of what is here is what an index says that knows the files alone.
     pub(super) async fn assert_index_is_right(&mut self) {
         let mut before = self.told().await;
@@ -374,7 +368,7 @@ impl World {
     }
 
     async fn told(&self) -> Vec<Value> {
-        self.until_indexed().await;
+        self.larder.until_indexed().await;
         let mut images = get(self.larder.admin(), "/api/images").await.json().as_array().unwrap().clone();
         for image in &mut images {
             // Recency is the index's alone, and with it what has just come and may be someone's soon.

@@ -86,10 +86,18 @@ impl Larder {
         self.server = Some(Server::start(&config, self.clock.clone()).await.unwrap());
     }
 
-    /// Stops in good order, and starts on the same data.
+    /// Stops in good order, and starts on the same data. Until its index is open it does not know when a tag was last confirmed.
     pub async fn restart(&mut self) {
         self.stop().await;
         self.start().await;
+        self.until_indexed().await;
+    }
+
+    /// Waits until the index is in order.
+    pub async fn until_indexed(&self) {
+        while self.metric("larder_index_state", "").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// The same, but finds the index as a process leaves it that was killed before all this.
