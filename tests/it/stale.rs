@@ -37,9 +37,11 @@ async fn in_an_outage(hub: &Hub, tags: &[&str]) -> Larder {
 
 /// Asks until the answer is that upstream is out of order.
 pub async fn until_out_of_order(larder: &Larder, path: &str) -> Answer {
+    let last = std::cell::Cell::new(String::new());
     let wait = async {
         loop {
             let answer = larder.get(path).await;
+            last.set(format!("{answer:?}"));
             let warning = answer.header("warning").unwrap_or_default();
             if warning.contains("out of order since") || answer.text().contains("out of order since") {
                 return answer;
@@ -47,7 +49,10 @@ pub async fn until_out_of_order(larder: &Larder, path: &str) -> Answer {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(PATIENCE, wait).await.expect("the outage is noticed")
+    match tokio::time::timeout(PATIENCE, wait).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => panic!("the outage is not noticed: {}", last.take()),
+    }
 }
 
 #[tokio::test]
