@@ -264,7 +264,7 @@ impl Space {
         let mut account = self.lock();
         let before = account.parts.remove(digest).unwrap_or(0);
         account.usage.parts -= before;
-        account.take_over(self.inner.limits.max_size);
+        // What was released does not get this room: whoever goes on with the file asks for it at once.
         account.free = None;
     }
 

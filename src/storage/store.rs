@@ -143,10 +143,11 @@ impl Store {
     /// Ends an ingest that will be gone on with.
     pub fn set_aside(&self, digest: &Digest, ingest: Ingest, room: Room) {
         let left = ingest.set_aside();
-        drop(room);
+        // Counted twice for a moment rather than not at all: what was released would take the room.
         if left > 0 {
             self.vault.space.left(digest, left);
         }
+        drop(room);
     }
 
     /// Finishes an ingest: afterwards the blob is here for good.
